@@ -1,0 +1,46 @@
+# `make` lists the targets. Plain cargo commands work too, once `make setup` has run.
+
+.DEFAULT_GOAL := help
+# Each target stands for a command, not for a file of its name.
+.PHONY: help setup build data demo test check golden bench clean
+# Targets run cargo, which uses all cores and holds a lock: side by side they'd only wait for each other.
+.NOTPARALLEL:
+
+# Further arguments, as in: make test ARGS='--test golden'  or  make demo ARGS='--set train.epochs=2'
+ARGS ?=
+
+senet := target/release/senet
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## the tools and libtorch (once, 540 MB; 2.4 GB with a GPU); repairs what is broken
+	@scripts/setup.sh
+
+data: ## Fashion-MNIST (31 MB) into data/
+	@scripts/fetch_fashion_mnist.sh
+
+build: setup ## target/release/senet (the first time some minutes)
+	cargo build --release
+
+demo: build data ## train SE-ResNet-20 on Fashion-MNIST, then evaluate it
+	$(senet) train $(ARGS)
+	$(senet) eval --top5
+
+test: setup data ## all tests
+	cargo test $(ARGS)
+
+check: setup data ## what has to pass before a commit: format, lints, tests, documentation
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+
+golden: setup ## make the golden numbers of tests/ anew, with PyTorch
+	scripts/golden.sh $(ARGS)
+
+bench: build data ## the micro-benchmarks
+	cargo bench $(ARGS)
+
+clean: ## delete what was built; data, runs and the cache stay
+	cargo clean

@@ -1,0 +1,186 @@
+//! Links libtorch into our binaries, compiles the C++ that tch lacks, and notes the git revision.
+//!
+//! torch-sys (0.26) finds libtorch and links its own C++ with it, but a build script can't set linker arguments for
+//! another crate's binaries. Two are left to us: where the libraries lie at run time, and, with CUDA, that the linker
+//! must keep libtorch_cuda although nothing calls into it (it registers its kernels when it is loaded; without it
+//! `Cuda::is_available()` is false on a machine full of GPUs).
+
+// Cargo reads what a build script prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs, io};
+
+/// Our C++, beside its Rust wrapper.
+const TORCH_EXT: &str = "src/torch_ext";
+
+/// What the binary is made of. A change of any of these runs this script again, so that the revision it notes says
+/// truly whether the binary is the commit's.
+const SOURCES: [&str; 5] = ["Cargo.lock", "Cargo.toml", "build.rs", "configs", "src"];
+
+fn main() -> ExitCode {
+    note_git_revision();
+    match Libtorch::find().and_then(|libtorch| libtorch.compile_torch_ext().map(|()| libtorch)) {
+        Ok(libtorch) => {
+            libtorch.link();
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A libtorch on disk.
+struct Libtorch {
+    /// The folder where the libraries themselves lie, links followed: they look for CUDA's relative to their own
+    /// place (`$ORIGIN/../../nvidia/…`), which a link elsewhere would break.
+    lib: PathBuf,
+    /// The headers' folder, links followed.
+    include: PathBuf,
+}
+
+impl Libtorch {
+    /// Where torch-sys has found it, so that the two never differ; else where LIBTORCH says.
+    fn find() -> Result<Self, String> {
+        let missing = |what: String| {
+            format!("{what}\nhint: run `make setup`, or set LIBTORCH to the folder of a libtorch 2.13.0")
+        };
+        let libtorch = env_var("LIBTORCH").map(PathBuf::from);
+        // "tch" is what torch-sys declares as `links`; it tells its direct dependents where libtorch is.
+        let Some(lib) = env_var("DEP_TCH_LIBTORCH_LIB")
+            .map(PathBuf::from)
+            .or_else(|| libtorch.map(|folder| folder.join("lib")))
+        else {
+            return Err(missing("cannot find libtorch: LIBTORCH is not set".to_owned()));
+        };
+        let Some(core) =
+            ["libc10.so", "libc10.dylib"].iter().find_map(|name| lib.join(name).canonicalize().ok())
+        else {
+            return Err(missing(format!("cannot find libtorch: {} holds no libc10", lib.display())));
+        };
+        // LIBTORCH_INCLUDE is torch-sys's way to name headers that lie apart from the libraries.
+        let folder = env_var("LIBTORCH_INCLUDE")
+            .map(PathBuf::from)
+            .or_else(|| lib.parent().map(Path::to_owned))
+            .unwrap_or_default();
+        let Ok(include) = folder.join("include").canonicalize() else {
+            return Err(missing(format!(
+                "cannot find libtorch's headers: no include/ in {}",
+                folder.display()
+            )));
+        };
+        let lib = core.parent().map(Path::to_owned).unwrap_or(lib);
+        Ok(Self { lib, include })
+    }
+
+    /// The run-time search path, and CUDA where this libtorch has it. These arguments reach our binaries, tests,
+    /// examples and benches (but no doc tests).
+    fn link(&self) {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", self.lib.display());
+        if self.lib.join("libtorch_cuda.so").exists() {
+            println!("cargo::rustc-link-search=native={}", self.lib.display());
+            println!(
+                "cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed,-ltorch,-ltorch_cuda,--pop-state"
+            );
+        }
+    }
+
+    /// Compiles `src/torch_ext/torch_ext.cpp` against the same headers, unless the archive of last time was made of
+    /// the same: this script runs at every change in src/, and libtorch's headers take half a minute.
+    fn compile_torch_ext(&self) -> Result<(), String> {
+        let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: cargo runs this script")?);
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(3)
+            .define("_GLIBCXX_USE_CXX11_ABI", env_var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
+            .file(Path::new(TORCH_EXT).join("torch_ext.cpp"))
+            .cargo_metadata(false);
+        // As system headers, for which the compiler doesn't warn: libtorch's warnings would bury our own. CUDA's and
+        // NCCL's lie beside the libraries of the CUDA wheels.
+        let wheels = self.lib.join("../../nvidia");
+        let folders = [
+            self.include.clone(),
+            self.include.join("torch/csrc/api/include"),
+            wheels.join("cu13/include"),
+            wheels.join("nccl/include"),
+        ];
+        for folder in folders.iter().filter(|folder| folder.exists()) {
+            build.flag("-isystem").flag(folder);
+        }
+
+        let made_of =
+            self.ingredients(&build).map_err(|problem| format!("cannot read {TORCH_EXT}: {problem}"))?;
+        let note = out.join("torch_ext.made-of");
+        if !out.join("libtorch_ext.a").exists() || fs::read(&note).ok().as_ref() != Some(&made_of) {
+            build.try_compile("torch_ext").map_err(|problem| format!("{TORCH_EXT}: {problem}"))?;
+            fs::write(&note, made_of)
+                .map_err(|problem| format!("cannot write {}: {problem}", note.display()))?;
+        }
+
+        println!("cargo::rustc-link-search=native={}", out.display());
+        println!("cargo::rustc-link-lib=static=torch_ext");
+        let apple = env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
+        println!("cargo::rustc-link-lib={}", if apple { "c++" } else { "stdc++" });
+        Ok(())
+    }
+
+    /// All that decides what the archive holds: the compiler with its arguments, libtorch's version, our files.
+    fn ingredients(&self, build: &cc::Build) -> io::Result<Vec<u8>> {
+        let mut made_of = format!("{:?}\n", build.get_compiler().to_command()).into_bytes();
+        made_of.extend(fs::read(self.include.join("torch/headeronly/version.h")).unwrap_or_default());
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(TORCH_EXT)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension != "rs")) {
+            made_of.extend(fs::read(file)?);
+        }
+        Ok(made_of)
+    }
+}
+
+/// `SENET_GIT_REVISION`, for the provenance that every run records: twelve digits, with `-dirty` when [`SOURCES`]
+/// differ from that commit, or `unknown` outside a git checkout.
+fn note_git_revision() {
+    let sources: Vec<&str> = SOURCES.into_iter().filter(|source| Path::new(source).exists()).collect();
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    let changes =
+        git(&[&["status", "--porcelain", "--untracked-files=all", "--"], sources.as_slice()].concat());
+    let revision = match (commit, changes) {
+        (Some(commit), Some(changes)) if changes.is_empty() => commit,
+        (Some(commit), _) => commit + "-dirty",
+        (None, _) => "unknown".to_owned(),
+    };
+    println!("cargo::rustc-env=SENET_GIT_REVISION={revision}");
+
+    for source in sources {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    // HEAD's log grows with every commit, checkout and reset. The index would do too, but `git status` touches it.
+    // In a linked worktree these lie elsewhere than in .git, so git is asked where.
+    let exists =
+        |name: &&str| git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists());
+    for path in
+        ["HEAD"].iter().filter_map(exists).chain(["logs/HEAD", "index"].iter().find_map(|name| exists(name)))
+    {
+        println!("cargo::rerun-if-changed={path}");
+    }
+}
+
+/// What git prints, or nothing where there is no git, no checkout or no commit yet. Without its optional locks it
+/// leaves the index alone, and the user's own git commands in peace.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("--no-optional-locks").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// An environment variable that counts only when it isn't empty; a change of it runs this script again.
+fn env_var(name: &str) -> Option<String> {
+    println!("cargo::rerun-if-env-changed={name}");
+    env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,266 @@
+//! The words that users type: clap types, and nothing that does anything.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Train, evaluate and take apart Squeeze-and-Excitation networks.
+#[derive(Debug, Parser)]
+#[command(name = "senet", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  senet train                            SE-ResNet-20 on Fashion-MNIST, a few minutes on a laptop
+  senet eval --top5                      top-1 and top-5 of the newest run
+  senet ablate --ratios 4,8,16,32        the reduction ratios of the paper's Table 10, and no SE
+  senet summary se-resnet-50             what a network is made of and costs
+  senet doctor                           what this program runs on, and what is missing";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a network, from a configuration or the built-in default.
+    Train(TrainArgs),
+    /// Evaluate a run exactly: every image once, counted.
+    Eval(EvalArgs),
+    /// Train variants of a network under one recipe and compare them in a table.
+    Ablate(AblateArgs),
+    /// Print a network's stages, shapes, parameters and multiply-adds.
+    Summary(SummaryArgs),
+    /// Time training steps or forward passes on made-up batches.
+    Bench(BenchArgs),
+    /// Say what this program runs on, and what is missing.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  senet completions bash > ~/.local/share/bash-completion/completions/senet"
+    )]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// What decides an experiment.
+#[derive(Debug, Args)]
+pub struct ExperimentArgs {
+    /// Configuration (JSON); without it, the built-in default.
+    pub config: Option<PathBuf>,
+    /// Change one value of the configuration; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder of the data (`data.dir`).
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Network (`model.name`); `senet summary --list` names all.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Passes over the training set (`train.duration`).
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<f64>,
+    /// Images in a step (`train.batch_size`).
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Peak learning rate (`optim.lr`).
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Seed of everything that is random (`seed`).
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// auto, cpu, cuda or cuda:N (`device`).
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Threads of one operation on the CPU (`threads`).
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `senet train`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet train                                        the built-in default
+  senet train --epochs 10 --set optim.lr=0.2         longer and steeper
+  senet train --model se-resnet-50 --data IMAGENET   class folders train/ and val/
+  senet train configs/fashion-mnist.json --out runs/first
+  senet train --resume runs/first                    go on where it stopped
+
+Ctrl-C stops after the step in flight and saves; a second one stops at once.")]
+pub struct TrainArgs {
+    /// What to train.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// Folder of the run; default: a new one below runs/.
+    #[arg(long, value_name = "RUN")]
+    pub out: Option<PathBuf>,
+    /// Go on with a run (default: the newest) from its last checkpoint, with the configuration saved there.
+    #[arg(
+        long, value_name = "RUN", num_args = 0..=1,
+        conflicts_with_all = ["config", "out", "data", "model", "epochs", "batch_size", "lr", "seed", "set"]
+    )]
+    pub resume: Option<Option<PathBuf>>,
+    /// How to report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `senet eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet eval --top5                      the newest run
+  senet eval runs/first --checkpoint best --json")]
+pub struct EvalArgs {
+    /// Folder of the run; default: the newest below runs/.
+    pub run: Option<PathBuf>,
+    /// Print top-5 as well.
+    #[arg(long)]
+    pub top5: bool,
+    /// Which weights.
+    #[arg(long, value_enum, default_value_t = Which::Last)]
+    pub checkpoint: Which,
+    /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Images in a step.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: Option<u32>,
+    /// auto, cpu, cuda or cuda:N; default: the run's.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// How to report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A checkpoint of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// The newest.
+    Last,
+    /// The one with the highest top-1.
+    Best,
+}
+
+/// `senet ablate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet ablate --ratios 4,8,16,32              with the built-in default
+  senet ablate --ratios 4,8,16,32 --dry-run    parameters and multiply-adds, no training
+  senet ablate --ratios 2,16 --model se-resnet-50 --data IMAGENET --out runs/ratios
+
+Run again, the same command skips finished rows and goes on with an interrupted one.")]
+pub struct AblateArgs {
+    /// What all rows have in common.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// Reduction ratios to compare; a row without SE is added.
+    #[arg(long, value_name = "R,…", value_delimiter = ',', required = true, allow_hyphen_values = true)]
+    pub ratios: Vec<i64>,
+    /// Print the rows with parameters and multiply-adds, and train nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder of the comparison; default: one below runs/ that belongs to these settings.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How to report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `senet summary`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet summary --list
+  senet summary se-resnet-50
+  senet summary se-resnet-50 --reduction 4 --no-se-bias --json")]
+pub struct SummaryArgs {
+    /// Network.
+    #[arg(required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Name all networks.
+    #[arg(long, conflicts_with = "name")]
+    pub list: bool,
+    /// Reduction ratio.
+    #[arg(long, value_name = "R", default_value_t = 16, allow_hyphen_values = true)]
+    pub reduction: i64,
+    /// SE blocks without biases, as in the journal's ablations.
+    #[arg(long)]
+    pub no_se_bias: bool,
+    /// Number of classes; default: what the network was made for.
+    #[arg(long, value_name = "N")]
+    pub classes: Option<i64>,
+    /// Height and width of the input; default: what the network was made for.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(i64).range(1..=1 << 16))]
+    pub size: Option<i64>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `senet bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet bench train --model se-resnet-50 --batch-size 16
+  senet bench eval --model se-resnet-50 --batch-size 16 --steps 15 --json")]
+pub struct BenchArgs {
+    /// What to time.
+    pub what: BenchWhat,
+    /// Network.
+    #[arg(long, value_name = "NAME", default_value = "se-resnet-50")]
+    pub model: String,
+    /// Images in a step.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Height and width of the images; default: what the network was made for.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    pub size: Option<u32>,
+    /// Timed steps, after two that are not timed.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Threads of one operation on the CPU.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub threads: Option<u32>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `senet bench` times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchWhat {
+    /// Normalise, forward, loss, backward, optimizer.
+    Train,
+    /// Normalise, forward.
+    Eval,
+}
+
+/// `senet doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a long command reports.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+    /// No progress, only the result.
+    #[arg(long, short)]
+    pub quiet: bool,
+}

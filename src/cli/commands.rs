@@ -1,0 +1,331 @@
+//! One function a command.
+
+use super::INTERRUPTED;
+use super::args::{
+    AblateArgs, BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SummaryArgs, TrainArgs,
+    Which,
+};
+use super::output::{Console, evaluation_lines, note, print, print_json};
+use crate::data::Source;
+use crate::engine::setup::Setup;
+use crate::engine::{Context, StopFlag, ablate, bench, doctor, eval, train};
+use crate::error::{Result, usage};
+use crate::experiment::load::Layers;
+use crate::experiment::{Experiment, sweep};
+use crate::models::{self, ModelSpec};
+use crate::net::cost::{Cost, Shape, cost};
+use crate::net::se::{InexactWidth, SeSpec};
+use crate::report::event::Evaluation;
+use crate::report::table::{Table, grouped};
+use crate::rng::fnv1a;
+use crate::run::{Checkpoint, Provenance, RunDir};
+use clap::CommandFactory;
+use clap_complete::Shell;
+use serde::Serialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Where runs go by default.
+const RUNS: &str = "runs";
+
+/// `defaults < file < --set < flags`.
+fn experiment(args: &ExperimentArgs) -> Result<Experiment> {
+    let mut layers = Layers::default();
+    if let Some(path) = &args.config {
+        layers.file(path)?;
+    }
+    for assignment in &args.set {
+        layers.setting(assignment)?;
+    }
+    let mut flag = |flag: &str, key: &str, value: Option<serde_json::Value>| {
+        if let Some(value) = value {
+            layers.set(key, value, flag);
+        }
+    };
+    flag("--data", "data.dir", args.data.as_ref().map(|dir| json!(dir)));
+    flag("--model", "model.name", args.model.as_ref().map(|name| json!(name)));
+    flag("--epochs", "train.duration", args.epochs.map(|epochs| json!(format!("{epochs}ep"))));
+    flag("--batch-size", "train.batch_size", args.batch_size.map(|size| json!(size)));
+    flag("--lr", "optim.lr", args.lr.map(|lr| json!(lr)));
+    flag("--seed", "seed", args.seed.map(|seed| json!(seed)));
+    flag("--device", "device", args.device.as_ref().map(|device| json!(device)));
+    flag("--threads", "threads", args.threads.map(|threads| json!(threads)));
+    layers.apply_to(&Experiment::default())
+}
+
+/// A flag that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once.
+fn stop_flag() -> Result<StopFlag> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let stop = StopFlag::default();
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), stop.shared())?;
+        signal_hook::flag::register(signal, stop.shared())?;
+    }
+    Ok(stop)
+}
+
+pub(super) fn train(args: &TrainArgs) -> Result<u8> {
+    let stop = stop_flag()?;
+    let (setup, run, resume) = match &args.resume {
+        None => {
+            let setup = Setup::new(experiment(&args.experiment)?)?;
+            let name = &setup.experiment.name;
+            let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
+            let run = RunDir::create(&path, &setup.experiment)?;
+            (setup, run, false)
+        }
+        Some(path) => {
+            let run = open_run(path.as_deref())?;
+            let mut experiment = run.experiment()?;
+            // Where the run goes on is no part of what it computes.
+            experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
+            experiment.threads = args.experiment.threads.or(experiment.threads);
+            (Setup::new(experiment)?, run, true)
+        }
+    };
+    run.note_start(&Provenance::here(setup.device))?;
+    let mut console = Console::new(args.output.quiet);
+    if !args.output.quiet {
+        note(&format!("run: {}", run.path().display()));
+    }
+    let outcome =
+        train::run(&setup, resume, &mut Context { run: &run, observer: &mut console, stop: &stop })?;
+    drop(console);
+    match outcome {
+        train::Outcome::Finished(summary) if args.output.json => {
+            let mut document = json!({ "run": run.path() });
+            merge(&mut document, &summary)?;
+            print_json(&document)?;
+        }
+        train::Outcome::Finished(summary) => print(&evaluation_lines(&summary.eval, true))?,
+        train::Outcome::Interrupted { step } => {
+            let path = run.path().display();
+            note(&format!(
+                "interrupted: saved after step {step}\n\nhint: `senet train --resume {path}` continues"
+            ));
+            return Ok(INTERRUPTED);
+        }
+    }
+    Ok(0)
+}
+
+fn open_run(path: Option<&Path>) -> Result<RunDir> {
+    match path {
+        Some(path) => RunDir::open(path),
+        None => RunDir::newest(Path::new(RUNS)),
+    }
+}
+
+pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
+    let run = open_run(args.run.as_deref())?;
+    let checkpoint = match args.checkpoint {
+        Which::Last => Checkpoint::Last,
+        Which::Best => Checkpoint::Best,
+    };
+    let request = eval::Request {
+        checkpoint,
+        data: args.data.clone(),
+        batch_size: args.batch_size.map(|size| size as usize),
+        device: args.device.clone(),
+    };
+    let mut console = Console::new(args.output.quiet);
+    let outcome = eval::run(&run, &request, &mut console)?;
+    drop(console);
+    if let Some(warning) = &outcome.warning {
+        note(&format!("warning: {warning}"));
+    }
+    if args.output.json {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            run: &'a Path,
+            model: &'a str,
+            checkpoint: &'a str,
+            step: u64,
+            #[serde(flatten)]
+            evaluation: Evaluation,
+        }
+        let checkpoint = if checkpoint == Checkpoint::Last { "last" } else { "best" };
+        let eval::Outcome { model, step, evaluation, .. } = &outcome;
+        let evaluation = *evaluation;
+        print_json(&Document { run: run.path(), model, checkpoint, step: *step, evaluation })?;
+    } else {
+        if !args.output.quiet {
+            note(&format!("{}, {} after step {}", run.path().display(), outcome.model, outcome.step));
+        }
+        print(&evaluation_lines(&outcome.evaluation, args.top5))?;
+    }
+    Ok(0)
+}
+
+pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
+    let sweep = sweep::ratios(&experiment(&args.experiment)?, &args.ratios)?;
+    if args.dry_run {
+        return show_results(&ablate::plan(&sweep)?, args.output.json).map(|()| 0);
+    }
+    let stop = stop_flag()?;
+    let dir = match &args.out {
+        Some(dir) => dir.clone(),
+        None => sweep_dir(&sweep)?,
+    };
+    let mut console = Console::new(args.output.quiet);
+    if !args.output.quiet {
+        note(&format!("comparison of {} rows by {}: {}", sweep.rows.len(), sweep.title, dir.display()));
+    }
+    let outcome = ablate::run(&sweep, &dir, &mut console, &stop)?;
+    drop(console);
+    match outcome {
+        ablate::Outcome::Finished(results) => show_results(&results, args.output.json).map(|()| 0),
+        ablate::Outcome::Interrupted(results) => {
+            show_results(&results, args.output.json)?;
+            note("interrupted: what is done is saved\n\nhint: the same command goes on");
+            Ok(INTERRUPTED)
+        }
+    }
+}
+
+/// The same settings have the same folder, so that the same command goes on.
+fn sweep_dir(sweep: &sweep::Sweep) -> Result<PathBuf> {
+    let mut settings = String::new();
+    for row in &sweep.rows {
+        settings += &serde_json::to_string(&row.experiment)?;
+    }
+    let base = &sweep.rows[0].experiment.model.name;
+    let title = sweep.title.replace(' ', "-");
+    let hash = fnv1a(settings.as_bytes()) as u32;
+    Ok(Path::new(RUNS).join(format!("ablate-{title}-{base}-{hash:08x}")))
+}
+
+fn show_results(results: &ablate::Results, json: bool) -> Result<()> {
+    if json { print_json(results) } else { print(&results.table().text()) }
+}
+
+/// `senet summary NAME --json`.
+#[derive(Serialize)]
+struct SummaryDocument<'a> {
+    name: &'a str,
+    input: Shape,
+    classes: i64,
+    #[serde(flatten)]
+    cost: &'a Cost,
+    /// SE blocks whose hidden width is not exactly C/r.
+    inexact_se_widths: &'a [InexactWidth],
+}
+
+pub(super) fn summary(args: &SummaryArgs) -> Result<u8> {
+    let Some(name) = &args.name else {
+        return list(args.json).map(|()| 0);
+    };
+    let (entry, has_se) = models::find(name)?;
+    let se = SeSpec { reduction: args.reduction, bias: !args.no_se_bias };
+    let spec = ModelSpec { name: name.clone(), se };
+    let classes = args.classes.unwrap_or(entry.classes);
+    let size = args.size.unwrap_or(entry.input.height);
+    let input = Shape::square(entry.input.channels, size);
+    let node = spec.describe(input.channels, classes)?;
+    let cost = cost(&node, input)?;
+    let inexact = spec.se.inexact(&node);
+    if args.json {
+        let document = SummaryDocument { name, input, classes, cost: &cost, inexact_se_widths: &inexact };
+        return print_json(&document).map(|()| 0);
+    }
+    let mut table = Table::new(["stage", "output C × H × W", "parameters", "BN statistics", "multiply-adds"]);
+    let row = |name: &str, output: String, params: crate::net::cost::ParamCount, macs: i64| {
+        [name.to_string(), output, grouped(params.trainable), grouped(params.bn_statistics), grouped(macs)]
+    };
+    for stage in &cost.stages {
+        table.row(row(&stage.name, stage.output.to_string(), stage.params, stage.macs));
+    }
+    table.row(row("total", String::new(), cost.params, cost.macs));
+    let se = match has_se {
+        true => format!(", r = {}, SE biases {}", args.reduction, if args.no_se_bias { "off" } else { "on" }),
+        false => String::new(),
+    };
+    let mut text = format!("{name}: input {input}, {classes} classes{se}; {}\n{}", entry.about, table.text());
+    let all = grouped(cost.params.trainable + cost.params.bn_statistics);
+    text += &format!("\nparameters with BN statistics: {all}");
+    if let Some(first) = inexact.first() {
+        let InexactWidth { block, channels, hidden } = first;
+        text += &format!(
+            "\nC/r is no whole number in {} SE block(s): the hidden width is rounded down, and 1 where C/r < 1 \
+             (first: {block}, {channels}/{} becomes {hidden})",
+            inexact.len(),
+            args.reduction
+        );
+    }
+    print(&text).map(|()| 0)
+}
+
+fn list(json: bool) -> Result<()> {
+    let names = models::names();
+    if json {
+        return print_json(&names);
+    }
+    let mut table = Table::new(["without SE", "with SE", "input", "form"]);
+    for entry in models::ZOO {
+        let input = entry.input.to_string();
+        table.row([entry.base.to_string(), format!("se-{}", entry.base), input, entry.about.to_string()]);
+    }
+    print(&table.text())
+}
+
+pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
+    let (entry, _) = models::find(&args.model)?;
+    let size = args.size.map_or(entry.input.height as usize, |size| size as usize);
+    let mut experiment = Experiment { device: args.device.clone(), ..Experiment::default() };
+    experiment.threads = args.threads.map(|threads| threads as usize);
+    experiment.model.name.clone_from(&args.model);
+    experiment.train.batch_size = args.batch_size as usize;
+    experiment.data.source = Source::Synthetic;
+    experiment.data.size = Some(size);
+    experiment.data.synthetic.size = size;
+    experiment.data.synthetic.classes = entry.classes as usize;
+    let what = match args.what {
+        BenchWhat::Train => bench::What::Train,
+        BenchWhat::Eval => bench::What::Eval,
+    };
+    let measurement = bench::run(what, &Setup::new(experiment)?, args.steps as usize)?;
+    if args.json {
+        return print_json(&measurement).map(|()| 0);
+    }
+    let bench::Spread { median, min, max } = measurement.images_per_second;
+    let verb = match args.what {
+        BenchWhat::Train => "training",
+        BenchWhat::Eval => "evaluation",
+    };
+    print(&format!(
+        "{} {verb}, batch {} at {size} × {size}, {} with {} thread(s), {} steps\n\
+         images a second: median {median:.2}, min {min:.2}, max {max:.2}",
+        measurement.model, measurement.batch_size, measurement.device, measurement.threads, measurement.steps
+    ))
+    .map(|()| 0)
+}
+
+pub(super) fn doctor(args: &DoctorArgs, large_blocks_kept: bool) -> Result<u8> {
+    let findings = doctor::examine(large_blocks_kept);
+    if args.json {
+        return print_json(&findings).map(|()| 0);
+    }
+    let mut lines = Vec::new();
+    for finding in &findings {
+        let mark = if finding.good { "ok  " } else { "look" };
+        lines.push(format!("{mark}  {:<13} {}", finding.subject, finding.found));
+        lines.extend(finding.hint.iter().map(|hint| format!("{:20}hint: {hint}", "")));
+    }
+    print(&lines.join("\n")).map(|()| 0)
+}
+
+pub(super) fn completions(shell: Shell) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "senet", &mut script);
+    print(&String::from_utf8(script).map_err(|_| usage("the completion script is not text"))?).map(|()| 0)
+}
+
+/// Adds the fields of `value` to the object `document`.
+fn merge(document: &mut serde_json::Value, value: &impl Serialize) -> Result<()> {
+    if let (Some(document), serde_json::Value::Object(fields)) =
+        (document.as_object_mut(), serde_json::to_value(value)?)
+    {
+        document.extend(fields);
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! From words to work: parse, put the experiment together, call an engine, print what it returns.
+
+mod args;
+mod commands;
+mod output;
+
+use crate::error::Result;
+use args::{Cli, Command};
+use clap::Parser;
+use std::panic;
+
+/// Exit code of a run that was asked to stop and has saved itself.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage or
+/// configuration, 130 interrupted. `large_blocks_kept` is for `doctor`.
+pub fn run(large_blocks_kept: bool) -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with code 0, mistakes to stderr with code 2.
+            let _ = error.print();
+            return error.exit_code() as u8;
+        }
+    };
+    panic::set_hook(Box::new(|panic| {
+        let first_line = panic.to_string();
+        let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");
+        output::note(&format!(
+            "error: internal error: {first_line}\n\nhint: this is a bug; please report it"
+        ));
+    }));
+    match panic::catch_unwind(|| dispatch(cli, large_blocks_kept)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => output::report(&error),
+        Err(_) => 1,
+    }
+}
+
+fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
+    match cli.command {
+        Command::Train(args) => commands::train(&args),
+        Command::Eval(args) => commands::eval(&args),
+        Command::Ablate(args) => commands::ablate(&args),
+        Command::Summary(args) => commands::summary(&args),
+        Command::Bench(args) => commands::bench(&args),
+        Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),
+        Command::Completions { shell } => commands::completions(shell),
+    }
+}

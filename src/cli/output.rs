@@ -1,0 +1,199 @@
+//! The only printer: results on stdout, everything else on stderr.
+#![expect(clippy::print_stderr, reason = "this is the printer")]
+
+use crate::engine::ablate::RowObserver;
+use crate::error::{self, Kind, Result};
+use crate::report::event::{Evaluation, Event, Observer, Tick};
+use crate::report::table::{grouped, percent};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Prints a result. A reader that has gone away (`| head`) is no error.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result as one JSON document.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints a remark.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints an error with its hint and says which exit code it means.
+pub fn report(error: &anyhow::Error) -> u8 {
+    eprintln!("error: {error:#}");
+    let problem = error::problem(error);
+    if let Some(hint) = problem.and_then(|problem| problem.hint.as_ref()) {
+        eprintln!("\nhint: {hint}");
+    }
+    match problem.map(|problem| problem.kind) {
+        Some(Kind::Usage) => 2,
+        _ => 1,
+    }
+}
+
+/// Shows progress: a bar on a terminal, else a line now and then.
+pub struct Console {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    started: Instant,
+    /// Steps that were done when this process began, and steps of the run.
+    first_step: u64,
+    total_steps: u64,
+    epochs: u64,
+    last_line: Instant,
+    loss: String,
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(15);
+
+impl Console {
+    /// With `quiet`, only warnings are shown.
+    pub fn new(quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+            let template = "{prefix:<12} {bar:24} {pos}/{len}  {msg}  ETA {eta}";
+            bar.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
+        });
+        let now = Instant::now();
+        let loss = "no loss yet".to_string();
+        Self { bar, quiet, started: now, first_step: 0, total_steps: 0, epochs: 0, last_line: now, loss }
+    }
+
+    /// Prints above the bar.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            _ if self.quiet => {}
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn time_left(&self, step: u64) -> Duration {
+        let done = step.saturating_sub(self.first_step).max(1) as u32;
+        let seconds =
+            (self.started.elapsed() / done).as_secs_f64() * self.total_steps.saturating_sub(step) as f64;
+        Duration::from_secs(seconds as u64)
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Console {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { model, params, macs, samples, total_steps, done_steps, device } => {
+                (self.first_step, self.total_steps, self.started) =
+                    (*done_steps, *total_steps, Instant::now());
+                let (params, macs, samples) = (grouped(*params), grouped(*macs), grouped(*samples as i64));
+                self.line(&format!(
+                    "{model} on {device}: {params} parameters, {macs} multiply-adds, {samples} training images"
+                ));
+                if *done_steps > 0 {
+                    self.line(&format!("going on after step {done_steps} of {total_steps}"));
+                }
+                if let Some(bar) = &self.bar {
+                    bar.set_length(*total_steps);
+                    bar.set_position(*done_steps);
+                    bar.reset_eta();
+                }
+            }
+            Event::Steps { epoch, step, loss, images_per_second, .. } => {
+                self.loss = format!("loss {loss:.4}, {images_per_second:.0} img/s");
+                if self.bar.is_none() && self.last_line.elapsed() >= LINE_EVERY {
+                    self.last_line = Instant::now();
+                    let (epochs, total, loss) = (self.epochs, self.total_steps, &self.loss);
+                    let left = humantime::format_duration(self.time_left(*step));
+                    self.line(&format!("epoch {epoch}/{epochs}, step {step}/{total}: {loss}, {left} left"));
+                }
+            }
+            Event::Epoch {
+                epoch, train_loss, train_top1, eval, seconds, images_per_second, best, ..
+            } => {
+                let (epochs, best) = (self.epochs, if *best { ", best so far" } else { "" });
+                self.line(&format!(
+                    "epoch {epoch}/{epochs} in {seconds:.0} s ({images_per_second:.0} img/s): loss {train_loss:.4}, \
+                     top-1 {}; evaluation: loss {:.4}, top-1 {}, top-5 {}{best}",
+                    percent(*train_top1),
+                    eval.loss,
+                    percent(eval.top1.accuracy),
+                    percent(eval.top5.accuracy),
+                ));
+                self.last_line = Instant::now();
+            }
+            Event::Warning { message } => match &self.bar {
+                Some(bar) => bar.suspend(|| eprintln!("warning: {message}")),
+                None => eprintln!("warning: {message}"),
+            },
+            Event::Interrupted { .. } | Event::Finished { .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, tick: Tick) {
+        if let Tick::Train { epochs, .. } = tick {
+            self.epochs = epochs;
+        }
+        let Some(bar) = &self.bar else { return };
+        match tick {
+            Tick::Train { epoch, epochs, step, .. } => {
+                bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+                bar.set_position(step);
+                bar.set_message(self.loss.clone());
+            }
+            Tick::Eval { done, total } if self.total_steps == 0 => {
+                bar.set_prefix("evaluation");
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Tick::Eval { done, total } => bar.set_message(format!("evaluating {done}/{total}")),
+        }
+    }
+}
+
+impl RowObserver for Console {
+    fn row(&mut self, number: usize, of: usize, label: &str, done: bool) {
+        let done = if done { ": done before, kept" } else { "" };
+        self.line(&format!("row {number} of {of}, {label}{done}"));
+    }
+}
+
+/// An evaluation as people read it.
+pub fn evaluation_lines(evaluation: &Evaluation, top5: bool) -> String {
+    let seen = grouped(evaluation.seen as i64);
+    let line = |name: &str, correct: u64, accuracy: f64| {
+        format!("{name}  {:>8}   {} of {seen}", percent(accuracy), grouped(correct as i64))
+    };
+    let mut lines = vec![line("top-1", evaluation.top1.correct, evaluation.top1.accuracy)];
+    if top5 {
+        lines.push(line("top-5", evaluation.top5.correct, evaluation.top5.accuracy));
+    }
+    lines.push(format!("loss   {:>8.4}", evaluation.loss));
+    lines.join("\n")
+}

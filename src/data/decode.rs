@@ -1,0 +1,118 @@
+//! From the bytes of an image file to RGB. What a file is, its first bytes say, not its name.
+
+use super::Image;
+use crate::error::{Result, failed};
+use image::{DynamicImage, ImageReader, Limits};
+use std::io::Cursor;
+use turbojpeg::{Decompressor, PixelFormat};
+
+/// No photograph has more; a header that promises more is a mistake or an attack.
+const MAX_PIXELS: usize = 1 << 28;
+
+/// Decodes a JPEG with libjpeg-turbo, anything else with the `image` crate. Gray, palette, 16-bit and CMYK images
+/// come out as RGB; EXIF orientation is ignored, as torchvision ignores it.
+///
+/// # Errors
+/// When the bytes are no image, end early or promise an absurd size.
+pub fn decode(bytes: &[u8]) -> Result<Image> {
+    if bytes.is_empty() {
+        return Err(failed("the file is empty").into());
+    }
+    if bytes.starts_with(&[0xff, 0xd8])
+        && let Some(image) = decode_jpeg(bytes)?
+    {
+        return Ok(image);
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    if reader.format().is_none() {
+        let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(12)]).escape_debug().collect();
+        return Err(failed(format!("not an image (it starts with \"{start}\")")).into());
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(4 * MAX_PIXELS as u64);
+    reader.limits(limits);
+    let rgb = reader.decode().map_err(|error| failed(error.to_string().to_lowercase()))?;
+    let rgb = match rgb {
+        DynamicImage::ImageRgb8(rgb) => rgb,
+        other => other.to_rgb8(),
+    };
+    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+    check_size(width, height)?;
+    Ok(Image { width, height, channels: 3, pixels: rgb.into_raw() })
+}
+
+/// A JPEG's pixels, or `None` where libjpeg-turbo cannot give RGB (CMYK) or has doubts about the data; the
+/// other decoder then has the last word.
+fn decode_jpeg(bytes: &[u8]) -> Result<Option<Image>> {
+    let mut decoder = Decompressor::new()?;
+    let Ok(header) = decoder.read_header(bytes) else { return Ok(None) };
+    let (width, height) = (header.width, header.height);
+    check_size(width, height)?;
+    let mut pixels = vec![0; width * height * 3];
+    let target = turbojpeg::Image {
+        pixels: pixels.as_mut_slice(),
+        width,
+        pitch: width * 3,
+        height,
+        format: PixelFormat::RGB,
+    };
+    match decoder.decompress(bytes, target) {
+        Ok(()) => Ok(Some(Image { width, height, channels: 3, pixels })),
+        Err(_) => Ok(None),
+    }
+}
+
+fn check_size(width: usize, height: usize) -> Result<()> {
+    match width.checked_mul(height) {
+        Some(1..=MAX_PIXELS) => Ok(()),
+        _ => Err(failed(format!("{width} × {height} pixels are not a size for a photograph")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageFormat, RgbImage};
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let image = RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, (y * 8) as u8, 128]));
+        DynamicImage::ImageRgb8(image).write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn content_decides_not_the_name() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+            let image = decode(&encoded(format)).unwrap();
+            assert_eq!((image.width, image.height, image.channels), (40, 30, 3), "{format:?}");
+            let middle = &image.pixels[(15 * 40 + 20) * 3..][..3];
+            for (value, expected) in middle.iter().zip([120u8, 120, 128]) {
+                assert!(value.abs_diff(expected) <= 6, "{format:?}: {middle:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_said_to_be_none() {
+        let text = decode(b"this is text").unwrap_err().to_string();
+        assert!(text.contains("not an image (it starts with \"this is text\")"), "{text}");
+        assert!(decode(b"").unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn half_a_file_is_refused() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let whole = encoded(format);
+            assert!(decode(&whole[..whole.len() / 2]).is_err(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_memory_is_asked_for() {
+        let mut bomb = encoded(ImageFormat::Jpeg);
+        let frame = bomb.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bomb[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
+        assert!(decode(&bomb).unwrap_err().to_string().contains("65535 × 65535"));
+    }
+}

@@ -1,0 +1,305 @@
+//! Images and labels, from files to batches on the device.
+//!
+//! The way of a sample: [`Dataset::image`] (a file or a slice of one, [decoded](decode)) → [`augment`] (crop,
+//! flip, resize) → a place in a batch of u8 NHWC, filled by the [`loader`]'s threads in the [`order`] of the epoch
+//! → [`Normalise`], on the device, to floats in channels_last.
+
+pub mod augment;
+pub mod decode;
+pub mod folder;
+pub mod idx;
+pub mod loader;
+pub mod order;
+pub mod synthetic;
+
+use crate::error::{Result, failed, usage};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Pixels of one image, row by row, channels innermost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// W.
+    pub width: usize,
+    /// H.
+    pub height: usize,
+    /// C: 1 or 3.
+    pub channels: usize,
+    /// H·W·C values.
+    pub pixels: Vec<u8>,
+}
+
+/// Labelled images with random access; asked by several threads at once.
+pub trait Dataset: Send + Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+    /// Whether there is no sample.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Names of the classes, in the order of the labels.
+    fn classes(&self) -> &[String];
+    /// Channels of all images.
+    fn channels(&self) -> usize;
+    /// Height and width, where all images have the same.
+    fn natural_size(&self) -> Option<(usize, usize)>;
+    /// Class index of sample `index`.
+    fn label(&self, index: usize) -> usize;
+    /// Pixels of sample `index`.
+    ///
+    /// # Errors
+    /// When the sample cannot be read or decoded; the message names its file.
+    fn image(&self, index: usize) -> Result<Image>;
+}
+
+/// Which half of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// For training.
+    Train,
+    /// For evaluation: `val`, `test` or `t10k`.
+    Eval,
+}
+
+/// Form in which a data set is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Whatever `data.dir` holds: IDX files or class folders.
+    Auto,
+    /// MNIST's IDX files, gzip or not.
+    Idx,
+    /// `train/CLASS/*` and `val/CLASS/*` (or `test/`).
+    Folder,
+    /// Made up, seeded and learnable; needs no files.
+    Synthetic,
+}
+
+/// How the training crop is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Crop {
+    /// As in evaluation.
+    None,
+    /// A random window of the image with `data.padding` zeros on each side (CIFAR).
+    Pad,
+    /// A random part of 8-100 % of the area and 3:4 to 4:3 in shape, resized (ImageNet).
+    Resized,
+}
+
+/// What to load and how to prepare it. `null` means: what suits the data; a run saves what it came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSpec {
+    /// Form of the data.
+    pub source: Source,
+    /// Folder of the data.
+    pub dir: PathBuf,
+    /// Train on a seeded subset of this many samples.
+    pub limit: Option<usize>,
+    /// Height and width of the network's input in pixels.
+    pub size: Option<usize>,
+    /// Training crop.
+    pub crop: Option<Crop>,
+    /// Zeros on each side for the `pad` crop, in pixels.
+    pub padding: usize,
+    /// Whether training mirrors every other image.
+    pub flip: bool,
+    /// Evaluation: length of the short side before the centre crop, in pixels.
+    pub resize: Option<usize>,
+    /// Mean of each channel, as a fraction of 255.
+    pub mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel, as a fraction of 255.
+    pub std: Option<Vec<f64>>,
+    /// Threads that prepare batches; `null` is one for each core.
+    pub threads: Option<usize>,
+    /// The made-up data set.
+    pub synthetic: synthetic::SyntheticSpec,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        Self {
+            source: Source::Auto,
+            dir: PathBuf::from("data/fashion-mnist"),
+            limit: None,
+            size: None,
+            crop: None,
+            padding: 4,
+            flip: true,
+            resize: None,
+            mean: None,
+            std: None,
+            threads: None,
+            synthetic: synthetic::SyntheticSpec::default(),
+        }
+    }
+}
+
+/// Channel statistics of ImageNet's training set, used by torchvision and timm.
+const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+/// The same of Fashion-MNIST's, for images of one channel.
+const FASHION_MNIST_MEAN: [f64; 1] = [0.2860];
+const FASHION_MNIST_STD: [f64; 1] = [0.3530];
+
+impl DataSpec {
+    /// Opens one half of the data.
+    ///
+    /// # Errors
+    /// When the data is missing, damaged or of another form.
+    pub fn open(&self, split: Split, seed: u64) -> Result<Arc<dyn Dataset>> {
+        let source = match self.source {
+            Source::Auto => self.detect()?,
+            known => known,
+        };
+        let all: Arc<dyn Dataset> = match source {
+            Source::Idx => Arc::new(idx::IdxDataset::open(&self.dir, split)?),
+            Source::Folder => Arc::new(folder::FolderDataset::open(&self.dir, split)?),
+            Source::Synthetic => Arc::new(synthetic::SyntheticDataset::new(&self.synthetic, split, seed)),
+            Source::Auto => unreachable!("detection returns a form"),
+        };
+        match (self.limit, split) {
+            (Some(0), _) => Err(usage("`data.limit` is 0, but training needs samples").into()),
+            (Some(limit), Split::Train) if limit < all.len() => {
+                Ok(Arc::new(Subset { indices: order::subset(all.len(), limit, seed), all }))
+            }
+            _ => Ok(all),
+        }
+    }
+
+    /// Which form the folder holds.
+    fn detect(&self) -> Result<Source> {
+        if !self.dir.is_dir() {
+            return Err(missing(&self.dir).into());
+        }
+        if self.dir.join("train").is_dir() {
+            return Ok(Source::Folder);
+        }
+        if idx::find(&self.dir, Split::Train).is_ok() || idx::find(&self.dir, Split::Eval).is_ok() {
+            return Ok(Source::Idx);
+        }
+        let message =
+            format!("{}: neither `train/` with class folders nor IDX files found", self.dir.display());
+        Err(failed(message)
+            .hint("`data.dir` names the folder that directly holds them (`--data DIR`)")
+            .into())
+    }
+
+    /// Fills in what is `null` for a data set and a network made for `network_size` pixels.
+    ///
+    /// # Errors
+    /// When a setting does not fit the data.
+    pub fn resolve(&mut self, data: &dyn Dataset, network_size: usize) -> Result<()> {
+        let natural = data.natural_size();
+        let size = *self.size.get_or_insert(match natural {
+            Some((height, width)) if height == width => height,
+            _ => network_size,
+        });
+        if size == 0 {
+            return Err(usage("`data.size` is 0, but an image needs at least one pixel").into());
+        }
+        self.crop.get_or_insert(if natural == Some((size, size)) { Crop::Pad } else { Crop::Resized });
+        let resize = *self.resize.get_or_insert(match natural {
+            Some(_) => size,
+            // The paper's 256 for 224, and its like for other sizes.
+            None => (size * 256).div_ceil(224),
+        });
+        if resize < size {
+            let message = format!("`data.resize` is {resize}, less than the {size} pixels of `data.size`");
+            return Err(usage(message).hint("a centre crop cannot be larger than its image").into());
+        }
+        let gray = data.channels() == 1;
+        let mean = if gray { FASHION_MNIST_MEAN.to_vec() } else { IMAGENET_MEAN.to_vec() };
+        let std = if gray { FASHION_MNIST_STD.to_vec() } else { IMAGENET_STD.to_vec() };
+        let mean = self.mean.get_or_insert(mean);
+        let std = self.std.get_or_insert(std);
+        for (key, values) in [("mean", &*mean), ("std", &*std)] {
+            if values.len() != data.channels() {
+                let message = format!(
+                    "`data.{key}` has {} values, but the images have {} channel(s)",
+                    values.len(),
+                    data.channels()
+                );
+                return Err(usage(message).into());
+            }
+        }
+        if std.iter().any(|value| *value <= 0.0) {
+            return Err(usage("`data.std` holds a value that is not positive").into());
+        }
+        Ok(())
+    }
+
+    /// Threads that prepare batches.
+    pub fn thread_count(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or(cores).max(1)
+    }
+}
+
+/// The error for a data folder that is not there.
+fn missing(dir: &Path) -> crate::error::Problem {
+    let hint = if dir == DataSpec::default().dir {
+        "`make data` fetches Fashion-MNIST; `--data DIR` names another data set"
+    } else {
+        "`--data DIR` (or `data.dir`) names a folder with `train/CLASS/*` and `val/CLASS/*`, or with IDX files"
+    };
+    failed(format!("no data: the folder {} does not exist", dir.display())).hint(hint)
+}
+
+/// A seeded part of a data set.
+struct Subset {
+    all: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+}
+
+impl Dataset for Subset {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+    fn classes(&self) -> &[String] {
+        self.all.classes()
+    }
+    fn channels(&self) -> usize {
+        self.all.channels()
+    }
+    fn natural_size(&self) -> Option<(usize, usize)> {
+        self.all.natural_size()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.all.label(self.indices[index])
+    }
+    fn image(&self, index: usize) -> Result<Image> {
+        self.all.image(self.indices[index])
+    }
+}
+
+/// From bytes to what a network was trained on: (x / 255 - mean) / std, on the device.
+#[derive(Debug)]
+pub struct Normalise {
+    /// 1 / (255 · std), `[C]`.
+    factor: Tensor,
+    /// -mean / std, `[C]`.
+    offset: Tensor,
+}
+
+impl Normalise {
+    /// For channels of these means and standard deviations (fractions of 255).
+    pub fn new(mean: &[f64], std: &[f64], device: Device) -> Self {
+        let factor: Vec<f32> = std.iter().map(|std| (1.0 / (255.0 * std)) as f32).collect();
+        let offset: Vec<f32> = mean.iter().zip(std).map(|(mean, std)| (-mean / std) as f32).collect();
+        let on_device = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+        Self { factor: on_device(&factor), offset: on_device(&offset) }
+    }
+
+    /// u8 `[N, H, W, C]` to float `[N, C, H, W]` in channels_last.
+    ///
+    /// # Errors
+    /// When the device has not enough memory.
+    pub fn apply(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+        let floats = pixels.f_to_kind(Kind::Float)?;
+        self.offset.f_addcmul(&floats, &self.factor)?.f_permute([0, 3, 1, 2])
+    }
+}

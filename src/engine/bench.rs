@@ -1,0 +1,137 @@
+//! Measurement: real training steps and forward passes on made-up batches.
+
+use super::setup::Setup;
+use super::train::Learner;
+use crate::data::loader::Batch;
+use crate::error::{Result, TorchContext};
+use crate::net::build::Mode;
+use serde::Serialize;
+use std::time::Instant;
+use tch::{Cuda, Device, Kind, Tensor, no_grad_guard};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Normalise, forward, loss, backward, optimizer.
+    Train,
+    /// Normalise, forward.
+    Eval,
+}
+
+/// A measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    /// What was measured.
+    pub what: What,
+    /// The network.
+    pub model: String,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// Height and width of the images.
+    pub size: usize,
+    /// Where it was measured.
+    pub device: String,
+    /// Threads of one operation on the CPU.
+    pub threads: i32,
+    /// Timed steps; two more came before.
+    pub steps: usize,
+    /// Speed over the steps.
+    pub images_per_second: Spread,
+}
+
+/// Median, lowest and highest of some figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of at least one figure.
+    pub fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        let last = figures.len() - 1;
+        let median = (figures[last / 2] + figures[last.div_ceil(2)]) / 2.0;
+        Self { median, min: figures[0], max: figures[last] }
+    }
+}
+
+/// Steps before the clock starts: memory is asked for and kernels are chosen in them.
+const WARM_UP: usize = 2;
+
+/// Times `steps` steps of `setup`'s network; its data is not read.
+///
+/// # Errors
+/// When libtorch refuses, for example for want of memory.
+pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
+    let mut learner = Learner::new(setup)?;
+    let (size, batch_size) =
+        (setup.experiment.data.size.expect("resolved"), setup.experiment.train.batch_size);
+    let batch = made_up(setup, batch_size, size)?;
+    let normalise = setup.normalise();
+    let mut step = || -> Result<()> {
+        match what {
+            What::Train => {
+                let _ = learner.step(&batch, 1e-3)?;
+            }
+            What::Eval => {
+                let _guard = no_grad_guard();
+                let images = normalise.apply(&batch.pixels)?;
+                let logits = learner.net.forward(&images, Mode::Eval);
+                let _ = logits.torch_context(|| format!("cannot evaluate a batch of {batch_size}"))?;
+            }
+        }
+        if let Device::Cuda(index) = setup.device {
+            // sync: the clock is read after each step.
+            Cuda::synchronize(index as i64);
+        }
+        Ok(())
+    };
+    let mut figures = Vec::new();
+    for round in 0..WARM_UP + steps {
+        let start = Instant::now();
+        step()?;
+        if round >= WARM_UP {
+            figures.push(batch_size as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(Measurement {
+        what,
+        model: setup.experiment.model.name.clone(),
+        batch_size,
+        size,
+        device: format!("{:?}", setup.device).to_lowercase(),
+        threads: tch::get_num_threads(),
+        steps,
+        images_per_second: Spread::of(figures),
+    })
+}
+
+fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {
+    let (n, size, channels) = (batch_size as i64, size as i64, setup.train.channels() as i64);
+    let classes = setup.train.classes().len() as i64;
+    let values = n * size * size * channels;
+    let make = || -> Result<Batch, tch::TchError> {
+        let pixels = Tensor::f_arange(values, (Kind::Int64, Device::Cpu))?.f_remainder(251)?;
+        let pixels = pixels.f_to_kind(Kind::Uint8)?.f_view([n, size, size, channels])?;
+        let labels = Tensor::f_arange(n, (Kind::Int64, Device::Cpu))?.f_remainder(classes)?;
+        let (pixels, labels) = (pixels.f_to_device(setup.device)?, labels.f_to_device(setup.device)?);
+        Ok(Batch { pixels, labels, len: batch_size })
+    };
+    make().torch_context(|| format!("cannot make a batch of {batch_size} images of {size} × {size}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+    }
+}

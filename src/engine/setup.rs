@@ -1,0 +1,90 @@
+//! From an experiment to everything that training it needs, checked before anything is written.
+
+use crate::data::{Dataset, Normalise, Split};
+use crate::error::{Result, failed};
+use crate::experiment::Experiment;
+use crate::models;
+use crate::net::Node;
+use crate::net::cost::{Cost, Shape, cost};
+use crate::optim::Timeline;
+use std::sync::Arc;
+use tch::Device;
+
+/// An experiment with its data open and its network described.
+pub struct Setup {
+    /// The experiment, every `null` filled in.
+    pub experiment: Experiment,
+    /// Training samples.
+    pub train: Arc<dyn Dataset>,
+    /// Evaluation samples.
+    pub eval: Arc<dyn Dataset>,
+    /// The network.
+    pub node: Node,
+    /// What it costs.
+    pub cost: Cost,
+    /// Where it computes.
+    pub device: Device,
+}
+
+impl Setup {
+    /// Opens the data, fills in what is `null`, and describes the network for the data's classes.
+    ///
+    /// # Errors
+    /// When anything does not fit together.
+    pub fn new(mut experiment: Experiment) -> Result<Self> {
+        experiment.check()?;
+        let device = experiment.device()?;
+        if let Some(threads) = experiment.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        let train = experiment.data.open(Split::Train, experiment.seed)?;
+        let eval = experiment.data.open(Split::Eval, experiment.seed)?;
+        if eval.classes().len() > train.classes().len() {
+            let (more, fewer) = (eval.classes().len(), train.classes().len());
+            let message = format!("the evaluation data has {more} classes, the training data {fewer}");
+            return Err(failed(message).hint("both halves must be of the same data set").into());
+        }
+        let (entry, _) = models::find(&experiment.model.name)?;
+        experiment.data.resolve(train.as_ref(), entry.input.height as usize)?;
+        let (node, cost) = describe(&experiment, train.channels(), train.classes().len())?;
+        Ok(Self { experiment, train, eval, node, cost, device })
+    }
+
+    /// Length of the run in steps.
+    ///
+    /// # Errors
+    /// When it would have none.
+    pub fn timeline(&self) -> Result<Timeline> {
+        let steps_per_epoch = self.train.len().div_ceil(self.experiment.train.batch_size) as u64;
+        let total_steps = self.experiment.train.duration.steps(steps_per_epoch, 0);
+        if total_steps == 0 {
+            let message =
+                format!("`train.duration` is {}, less than one step", self.experiment.train.duration);
+            return Err(crate::error::usage(message).into());
+        }
+        Ok(Timeline { total_steps, steps_per_epoch })
+    }
+
+    /// What turns bytes into the network's input.
+    pub fn normalise(&self) -> Normalise {
+        normalise(&self.experiment, self.device)
+    }
+}
+
+/// The network of `experiment` for data of `channels` channels and `classes` classes, and what it costs.
+///
+/// # Errors
+/// When the input is too small for it.
+pub fn describe(experiment: &Experiment, channels: usize, classes: usize) -> Result<(Node, Cost)> {
+    let node = experiment.model.describe(channels as i64, classes as i64)?;
+    let size = experiment.data.size.expect("the data specification is resolved") as i64;
+    let cost = cost(&node, Shape::square(channels as i64, size))?;
+    Ok((node, cost))
+}
+
+/// What turns bytes into the network's input.
+pub fn normalise(experiment: &Experiment, device: Device) -> Normalise {
+    let data = &experiment.data;
+    let resolved = "the data specification is resolved";
+    Normalise::new(data.mean.as_deref().expect(resolved), data.std.as_deref().expect(resolved), device)
+}

@@ -1,0 +1,294 @@
+//! Training: one step, one epoch, the run.
+
+use super::Context;
+use super::eval::evaluate;
+use super::setup::Setup;
+use crate::data::Normalise;
+use crate::data::loader::{Batch, Loader, Plan};
+use crate::error::{Result, TorchContext, failed};
+use crate::metrics::{Counters, Totals};
+use crate::net::build::{Mode, Net};
+use crate::net::loss::cross_entropy;
+use crate::optim::{Schedule, Sgd, Timeline};
+use crate::report::event::{Evaluation, Event, Tick};
+use crate::run::Checkpoint;
+use crate::run::checkpoint::{self, Identity, Progress, Saved};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Instant;
+use tch::Tensor;
+
+/// What a finished run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The network.
+    pub model: String,
+    /// Its trainable parameters.
+    pub params: i64,
+    /// Its multiply-adds for one sample.
+    pub macs: i64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The evaluation after the last step.
+    pub eval: Evaluation,
+    /// Highest top-1 accuracy of all evaluations, as a fraction.
+    pub best_top1: f64,
+    /// Seconds of training, without evaluations.
+    pub train_seconds: f64,
+    /// The same for one epoch.
+    pub seconds_per_epoch: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished(Summary),
+    /// It was asked to stop and has saved itself after this step.
+    Interrupted {
+        /// Steps done in all.
+        step: u64,
+    },
+}
+
+/// A network that learns.
+pub struct Learner {
+    /// The network.
+    pub net: Net,
+    /// Its optimizer.
+    pub sgd: Sgd,
+    normalise: Normalise,
+    label_smoothing: f64,
+}
+
+impl Learner {
+    /// At its first values.
+    ///
+    /// # Errors
+    /// When the device has not enough memory.
+    pub fn new(setup: &Setup) -> Result<Self> {
+        let net = Net::build(&setup.node, setup.experiment.seed, setup.device)?;
+        let sgd = Sgd::new(&setup.experiment.optim, &net);
+        let label_smoothing = setup.experiment.train.label_smoothing;
+        Ok(Self { net, sgd, normalise: setup.normalise(), label_smoothing })
+    }
+
+    /// One step on `batch` at learning rate `lr`. Returns logits and loss, still on the device.
+    ///
+    /// # Errors
+    /// When libtorch refuses, for example for want of memory.
+    pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<(Tensor, Tensor)> {
+        let (logits, loss) = self
+            .forward_backward(batch)
+            .torch_context(|| format!("cannot compute a training step of {} images", batch.len))?;
+        self.sgd.step(lr)?;
+        Ok((logits, loss))
+    }
+
+    fn forward_backward(&self, batch: &Batch) -> Result<(Tensor, Tensor), tch::TchError> {
+        let images = self.normalise.apply(&batch.pixels)?;
+        let logits = self.net.forward(&images, Mode::Train)?;
+        let loss = cross_entropy(&logits, &batch.labels, self.label_smoothing)?;
+        loss.f_backward()?;
+        Ok((logits, loss))
+    }
+}
+
+/// Trains until the run is done, diverges or is asked to stop. With `resume`, goes on from the last checkpoint.
+///
+/// # Errors
+/// When data, memory or disk fail, or when the loss is no longer finite.
+pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome> {
+    let timeline = setup.timeline()?;
+    let schedule = Schedule::new(&setup.experiment.schedule, timeline)?;
+    let mut learner = Learner::new(setup)?;
+    let mut progress = Progress::default();
+    if resume {
+        progress = restore(&mut learner, ctx)?;
+    }
+    announce(setup, timeline, &progress, ctx)?;
+
+    let start = Instant::now();
+    let mut evaluation = None;
+    while progress.step < timeline.total_steps && !progress.plateau.exhausted {
+        let finished_epoch = epoch(setup, timeline, &schedule, &mut learner, &mut progress, ctx)?;
+        if !finished_epoch {
+            save(setup, &learner, &progress, Checkpoint::Last, ctx)?;
+            ctx.emit(&Event::Interrupted { step: progress.step })?;
+            return Ok(Outcome::Interrupted { step: progress.step });
+        }
+        evaluation = Some(close_epoch(setup, timeline, &learner, &mut progress, ctx)?);
+    }
+    let eval = match evaluation {
+        Some(evaluation) => evaluation,
+        // Resumed after the last step: its evaluation may be all that is missing.
+        None => evaluate_now(setup, &learner, ctx)?,
+    };
+    ctx.emit(&Event::Finished { step: progress.step, seconds: start.elapsed().as_secs_f64() })?;
+    let epochs = progress.step as f64 / timeline.steps_per_epoch as f64;
+    let summary = Summary {
+        model: setup.experiment.model.name.clone(),
+        params: setup.cost.params.trainable,
+        macs: setup.cost.macs,
+        steps: progress.step,
+        eval,
+        best_top1: progress.best_top1.unwrap_or(eval.top1.accuracy),
+        train_seconds: progress.train_seconds,
+        seconds_per_epoch: progress.train_seconds / epochs,
+    };
+    ctx.run.write_result(&summary)?;
+    Ok(Outcome::Finished(summary))
+}
+
+/// Trains to the end of the epoch that `progress` is in. Returns false when asked to stop before.
+fn epoch(
+    setup: &Setup,
+    timeline: Timeline,
+    schedule: &Schedule,
+    learner: &mut Learner,
+    progress: &mut Progress,
+    ctx: &mut Context<'_>,
+) -> Result<bool> {
+    let experiment = &setup.experiment;
+    let (epoch, first) = (progress.step / timeline.steps_per_epoch, progress.step % timeline.steps_per_epoch);
+    let plan = Plan::train(
+        Arc::clone(&setup.train),
+        &experiment.data,
+        experiment.train.batch_size,
+        experiment.seed,
+        epoch,
+    );
+    let batches = Loader::start(plan, first as usize, experiment.data.thread_count(), setup.device);
+    let log_every = timeline.steps(experiment.train.log_every).max(1);
+    let end = ((epoch + 1) * timeline.steps_per_epoch).min(timeline.total_steps);
+
+    let mut counters = Counters::new(&progress.epoch_totals, setup.device);
+    let (epochs, total_steps) =
+        (timeline.total_steps.div_ceil(timeline.steps_per_epoch), timeline.total_steps);
+    let mut logged = Instant::now();
+    for batch in batches {
+        if progress.step == end || ctx.stop.is_set() {
+            break;
+        }
+        let batch = batch?;
+        let lr = experiment.optim.lr * schedule.factor(progress.step) * progress.plateau.factor;
+        let (logits, loss) = learner.step(&batch, lr)?;
+        counters.add(&logits, &batch.labels, &loss)?;
+        progress.step += 1;
+
+        ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: progress.step, total_steps });
+        if progress.step % log_every == 0 || progress.step == end || ctx.stop.is_set() {
+            log_steps(&counters, epoch, lr, &mut logged, progress, ctx)?;
+        }
+    }
+    Ok(progress.step == end)
+}
+
+/// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
+fn log_steps(
+    counters: &Counters,
+    epoch: u64,
+    lr: f64,
+    logged: &mut Instant,
+    progress: &mut Progress,
+    ctx: &mut Context<'_>,
+) -> Result<()> {
+    let totals = counters.read()?;
+    let recent = totals.since(&progress.epoch_totals);
+    let seconds = logged.elapsed().as_secs_f64();
+    *logged = Instant::now();
+    progress.epoch_totals = totals;
+    progress.epoch_seconds += seconds;
+    if !recent.loss().is_finite() {
+        let (step, loss) = (progress.step, recent.loss());
+        let message =
+            format!("the training loss became {loss} at step {step} or just before (learning rate {lr:.4})");
+        let hint = "lower `optim.lr` or lengthen `schedule.warmup`; the last checkpoint is from before";
+        return Err(failed(message).hint(hint).into());
+    }
+    let images_per_second = recent.seen as f64 / seconds;
+    ctx.emit(&Event::Steps {
+        epoch: epoch + 1,
+        step: progress.step,
+        loss: recent.loss(),
+        lr,
+        images_per_second,
+    })
+}
+
+/// Evaluates a finished epoch and saves it.
+fn close_epoch(
+    setup: &Setup,
+    timeline: Timeline,
+    learner: &Learner,
+    progress: &mut Progress,
+    ctx: &mut Context<'_>,
+) -> Result<Evaluation> {
+    let eval = evaluate_now(setup, learner, ctx)?;
+    let (totals, seconds) = (progress.epoch_totals, progress.epoch_seconds);
+    let best = progress.best_top1.is_none_or(|best| eval.top1.accuracy > best);
+    if best {
+        progress.best_top1 = Some(eval.top1.accuracy);
+    }
+    progress.plateau.observe(&setup.experiment.schedule, eval.loss);
+    progress.train_seconds += seconds;
+    progress.epoch_totals = Totals::default();
+    progress.epoch_seconds = 0.0;
+
+    save(setup, learner, progress, Checkpoint::Last, ctx)?;
+    if best {
+        save(setup, learner, progress, Checkpoint::Best, ctx)?;
+    }
+    ctx.emit(&Event::Epoch {
+        epoch: progress.step.div_ceil(timeline.steps_per_epoch),
+        step: progress.step,
+        train_loss: totals.loss(),
+        train_top1: totals.top1_accuracy(),
+        eval,
+        seconds,
+        images_per_second: totals.seen as f64 / seconds,
+        best,
+    })?;
+    Ok(eval)
+}
+
+fn evaluate_now(setup: &Setup, learner: &Learner, ctx: &mut Context<'_>) -> Result<Evaluation> {
+    evaluate(&setup.experiment, &learner.net, &setup.eval, &learner.normalise, ctx.observer)
+}
+
+fn announce(setup: &Setup, timeline: Timeline, progress: &Progress, ctx: &mut Context<'_>) -> Result<()> {
+    ctx.emit(&Event::Started {
+        model: setup.experiment.model.name.clone(),
+        params: setup.cost.params.trainable,
+        macs: setup.cost.macs,
+        samples: setup.train.len(),
+        total_steps: timeline.total_steps,
+        done_steps: progress.step,
+        device: format!("{:?}", setup.device).to_lowercase(),
+    })
+}
+
+fn save(
+    setup: &Setup,
+    learner: &Learner,
+    progress: &Progress,
+    which: Checkpoint,
+    ctx: &Context<'_>,
+) -> Result<()> {
+    let identity = Identity {
+        model: &setup.experiment.model.name,
+        channels: setup.train.channels(),
+        classes: setup.train.classes().len(),
+    };
+    checkpoint::save(&ctx.run.checkpoint(which), identity, &learner.net, &learner.sgd, progress)
+}
+
+fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
+    let (saved, warning) = Saved::open(&ctx.run.checkpoint(Checkpoint::Last))?;
+    if let Some(message) = warning {
+        ctx.emit(&Event::Warning { message })?;
+    }
+    saved.load_weights(&learner.net)?;
+    saved.load_optimizer(&mut learner.sgd)?;
+    Ok(saved.progress().clone())
+}

@@ -1,0 +1,214 @@
+//! From words to an [`Experiment`]: built-in defaults < file < `--set key=value` < flags, all strict.
+
+use super::Experiment;
+use crate::error::{Problem, Result, nearest, usage};
+use crate::files;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// What overrides the defaults, weakest first.
+#[derive(Debug, Default, Clone)]
+pub struct Layers {
+    values: Vec<(Value, String)>,
+}
+
+impl Layers {
+    /// Adds a JSON file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a JSON object.
+    pub fn file(&mut self, path: &Path) -> Result<()> {
+        let text = files::read_text(path)?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| {
+            usage(format!("{}: not JSON: {error}", path.display()))
+                .hint("a configuration is one JSON object, without comments or trailing commas")
+        })?;
+        if !value.is_object() {
+            return Err(usage(format!("{}: a JSON object is expected", path.display())).into());
+        }
+        self.values.push((value, path.display().to_string()));
+        Ok(())
+    }
+
+    /// Adds `key=value`, where the value is JSON or a plain word: `optim.lr=0.1`, `data.crop=pad`.
+    ///
+    /// # Errors
+    /// When there is no `=` or no key.
+    pub fn setting(&mut self, assignment: &str) -> Result<()> {
+        let Some((key, text)) = assignment.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
+            let message = format!("`--set {assignment}`: KEY=VALUE is expected");
+            return Err(usage(message).hint("for example `--set optim.lr=0.1`").into());
+        };
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()));
+        self.set(key.trim(), value, &format!("--set {assignment}"));
+        Ok(())
+    }
+
+    /// Adds one value; `origin` is named when it does not fit.
+    pub fn set(&mut self, key: &str, value: Value, origin: &str) {
+        let nested = key
+            .rsplit('.')
+            .fold(value, |inner, part| Value::Object(Map::from_iter([(part.to_string(), inner)])));
+        self.values.push((nested, origin.to_string()));
+    }
+
+    /// The experiment that `base` becomes.
+    ///
+    /// # Errors
+    /// When a key is unknown (the nearest is suggested) or a value has another type or range.
+    pub fn apply_to(&self, base: &Experiment) -> Result<Experiment> {
+        let mut experiment = base.clone();
+        for (layer, origin) in &self.values {
+            let mut merged = serde_json::to_value(&experiment)?;
+            merge(&mut merged, layer);
+            experiment = parse(merged).map_err(|mut problem| {
+                problem.message = format!("{origin}: {}", problem.message);
+                problem
+            })?;
+        }
+        experiment.check()?;
+        Ok(experiment)
+    }
+}
+
+/// Lays `over` on `under`. Objects merge; an object of another `kind` replaces the old one whole.
+fn merge(under: &mut Value, over: &Value) {
+    match (under, over) {
+        (Value::Object(old), Value::Object(new)) => {
+            if new.get("kind").is_some_and(|kind| old.get("kind").is_some_and(|was| was != kind)) {
+                *old = new.clone();
+                return;
+            }
+            for (key, value) in new {
+                match old.get_mut(key) {
+                    Some(slot) if key != "about" => merge(slot, value),
+                    _ => {
+                        old.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        (slot, value) => *slot = value.clone(),
+    }
+}
+
+/// Reads an experiment; what does not fit is named by its whole key.
+fn parse(value: Value) -> Result<Experiment, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut path = error.path().to_string();
+        let message = error.inner().to_string();
+        let expected = backticked(message.split_once("expected").map_or("", |(_, list)| list));
+        let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+        else {
+            let problem = usage(format!("`{path}`: {message}"));
+            let wrong = message.strip_prefix("unknown variant `").and_then(|rest| rest.split('`').next());
+            let near = wrong.and_then(|wrong| nearest(wrong, expected.iter().copied()));
+            return match near {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem,
+            };
+        };
+        // The path may or may not end with the unknown key itself.
+        if path != unknown && !path.ends_with(&format!(".{unknown}")) {
+            path = if path == "." { unknown.to_string() } else { format!("{path}.{unknown}") };
+        }
+        let problem = usage(format!("unknown key `{path}`, expected one of {}", expected.join(", ")));
+        match nearest(unknown, expected.iter().copied()) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem,
+        }
+    })
+}
+
+/// The words between backticks.
+fn backticked(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Reads the resolved configuration of a run.
+///
+/// # Errors
+/// When the file is missing or was written by something else.
+pub fn read_resolved(path: &Path) -> Result<Experiment> {
+    let mut layers = Layers::default();
+    layers.file(path)?;
+    layers.apply_to(&Experiment::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duration::Duration;
+    use crate::error::problem;
+    use crate::optim::ScheduleSpec;
+
+    fn set(assignments: &[&str]) -> Result<Experiment> {
+        let mut layers = Layers::default();
+        for assignment in assignments {
+            layers.setting(assignment)?;
+        }
+        layers.apply_to(&Experiment::default())
+    }
+
+    fn refusal(assignment: &str) -> (String, String) {
+        let error = set(&[assignment]).unwrap_err();
+        let hint = problem(&error).expect("a usage problem").hint.clone();
+        (format!("{error:#}"), hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn later_layers_win_and_the_rest_stays() {
+        let experiment = set(&["optim.lr=0.5", "model.se.reduction=4", "optim.lr=0.25"]).unwrap();
+        assert_eq!((experiment.optim.lr, experiment.optim.momentum), (0.25, 0.9));
+        assert_eq!(experiment.model.se.reduction, 4);
+    }
+
+    #[test]
+    fn another_kind_of_schedule_replaces_the_old_one_whole() {
+        let experiment = set(&["schedule={\"kind\":\"step\",\"every\":\"30ep\"}"]).unwrap();
+        let expected =
+            ScheduleSpec::Step { warmup: Duration::Steps(0), every: Duration::Epochs(30.0), factor: 0.1 };
+        assert_eq!(experiment.schedule, expected);
+    }
+
+    #[test]
+    fn unknown_keys_get_a_suggestion() {
+        let (message, hint) = refusal("model.se.reductoin=4");
+        assert!(message.contains("unknown key `model.se.reductoin`"), "{message}");
+        assert_eq!(hint, "did you mean `reduction`?");
+        let (message, hint) = refusal("schedule.warmpu=\"1ep\"");
+        assert!(message.contains("`schedule.warmpu`"), "{message}");
+        assert_eq!(hint, "did you mean `warmup`?");
+        let (message, _) = refusal("optimiser.lr=4");
+        assert!(message.contains("unknown key `optimiser`") && message.contains("optim"), "{message}");
+    }
+
+    #[test]
+    fn wrong_values_name_their_key() {
+        for (assignment, expected) in [
+            ("optim.lr=fast", "`optim.lr`: invalid type: string \"fast\""),
+            ("optim.lr=-1", "`optim.lr` is -1"),
+            ("model.se.reduction=0", "`model.se.reduction` is 0"),
+            ("train.duration=90", "90ep"),
+            ("train.duration=10%", "share of itself"),
+            ("model.name=se-resnet-51", "unknown network `se-resnet-51`"),
+            ("data.crop=padd", "`data.crop`"),
+            ("train.batch_size=0", "batch size of 0"),
+            ("device=tpu", "unknown device `tpu`"),
+        ] {
+            let (message, _) = refusal(assignment);
+            assert!(message.contains(expected), "{assignment}: {message}");
+        }
+        assert_eq!(refusal("data.crop=padd").1, "did you mean `pad`?");
+        assert!(refusal("model.name=se-resnet-51").1.contains("se-resnet-5"));
+    }
+
+    #[test]
+    fn the_resolved_whole_reads_back_equal() {
+        let experiment = set(&["data.crop=pad", "optim.no_decay=[\"norm\"]"]).unwrap();
+        let text = serde_json::to_string(&experiment).unwrap();
+        let mut layers = Layers::default();
+        layers.values.push((serde_json::from_str(&text).unwrap(), String::new()));
+        assert_eq!(layers.apply_to(&Experiment::default()).unwrap(), experiment);
+    }
+}

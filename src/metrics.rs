@@ -1,0 +1,112 @@
+//! Evaluation counts: how many are right of how many seen. Sums are kept on the device and divided once.
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Counts of some samples, on the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Samples.
+    pub seen: u64,
+    /// Samples whose highest logit is the label's.
+    pub top1: u64,
+    /// Samples whose label is among the five highest logits.
+    pub top5: u64,
+    /// Sum of the samples' losses.
+    pub loss_sum: f64,
+}
+
+impl Totals {
+    /// Mean loss; NaN of nothing.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.seen as f64
+    }
+
+    /// Share of samples that are right at the first guess.
+    pub fn top1_accuracy(&self) -> f64 {
+        self.top1 as f64 / self.seen as f64
+    }
+
+    /// Share of samples that are right within five guesses.
+    pub fn top5_accuracy(&self) -> f64 {
+        self.top5 as f64 / self.seen as f64
+    }
+
+    /// What came after `earlier`.
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        Totals {
+            seen: self.seen - earlier.seen,
+            top1: self.top1 - earlier.top1,
+            top5: self.top5 - earlier.top5,
+            loss_sum: self.loss_sum - earlier.loss_sum,
+        }
+    }
+}
+
+/// The same counts, on the device.
+#[derive(Debug)]
+pub struct Counters {
+    seen: u64,
+    /// float64 `[3]`: top-1, top-5, sum of losses. Counts below 2^53 are exact in it.
+    sums: Tensor,
+}
+
+impl Counters {
+    /// Goes on from `start`.
+    pub fn new(start: &Totals, device: Device) -> Self {
+        let sums = Tensor::from_slice(&[start.top1 as f64, start.top5 as f64, start.loss_sum]);
+        Self { seen: start.seen, sums: sums.to_device(device) }
+    }
+
+    /// Counts a batch: logits `[N, classes]`, labels `[N]`, and the batch's mean loss. Does not wait for the device.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn add(&mut self, logits: &Tensor, labels: &Tensor, mean_loss: &Tensor) -> Result<(), TchError> {
+        let (logits, mean_loss) = (logits.f_detach()?, mean_loss.f_detach()?);
+        let batch = labels.size()[0];
+        let guesses = logits.size()[1].min(5);
+        let (_, best) = logits.f_topk(guesses, 1, true, true)?;
+        let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_to_kind(Kind::Double)?;
+        let top1 = hits.f_narrow(1, 0, 1)?.f_sum(Kind::Double)?;
+        let top5 = hits.f_sum(Kind::Double)?;
+        let loss = mean_loss.f_to_kind(Kind::Double)?.f_mul_scalar(batch as f64)?;
+        self.sums = self.sums.f_add(&Tensor::f_stack(&[top1, top5, loss], 0)?)?;
+        self.seen += batch as u64;
+        Ok(())
+    }
+
+    /// The counts so far.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn read(&self) -> Result<Totals, TchError> {
+        // sync: waits for everything that the device was given so far.
+        let sums = Vec::<f64>::try_from(self.sums.f_to_device(Device::Cpu)?)?;
+        Ok(Totals { seen: self.seen, top1: sums[0] as u64, top5: sums[1] as u64, loss_sum: sums[2] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_counted_not_averaged() {
+        let mut counters = Counters::new(&Totals::default(), Device::Cpu);
+        let logits = Tensor::from_slice2(&[[7f32, 6., 5., 4., 3., 2., 1.], [1., 2., 3., 4., 5., 6., 7.]]);
+        let loss = Tensor::from(0.5f32);
+        counters.add(&logits, &Tensor::from_slice(&[0i64, 2]), &loss).unwrap();
+        counters.add(&logits.narrow(0, 0, 1), &Tensor::from_slice(&[5i64]), &loss).unwrap();
+        let totals = counters.read().unwrap();
+        assert_eq!(totals, Totals { seen: 3, top1: 1, top5: 2, loss_sum: 1.5 });
+    }
+
+    #[test]
+    fn fewer_than_five_classes_are_all_within_five_guesses() {
+        let mut counters = Counters::new(&Totals::default(), Device::Cpu);
+        let logits = Tensor::from_slice2(&[[1f32, 2.], [2., 1.]]);
+        counters.add(&logits, &Tensor::from_slice(&[0i64, 0]), &Tensor::from(1f32)).unwrap();
+        assert_eq!(counters.read().unwrap(), Totals { seen: 2, top1: 1, top5: 2, loss_sum: 2.0 });
+    }
+}

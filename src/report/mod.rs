@@ -1,0 +1,4 @@
+//! What happened, as values: events while a run goes on, tables when it has ended.
+
+pub mod event;
+pub mod table;

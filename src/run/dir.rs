@@ -1,0 +1,184 @@
+//! The folder of a run: the only place that knows which file lies where.
+//!
+//! ```text
+//! RUN/config.json       the resolved configuration          RUN/events.jsonl   one line an event
+//! RUN/provenance.jsonl  one line a start                    RUN/result.json    written when the run is done
+//! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json
+//! ```
+
+use super::{Provenance, timestamp};
+use crate::error::{Result, failed, usage};
+use crate::experiment::{Experiment, load};
+use crate::files;
+use crate::report::event::Event;
+use anyhow::Context;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Which of a run's checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// The newest.
+    Last,
+    /// The one with the highest top-1.
+    Best,
+}
+
+/// An existing folder of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes the folder of a new run and saves its configuration.
+    ///
+    /// # Errors
+    /// When the folder exists and is not empty, or cannot be written.
+    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self> {
+        let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied || path.is_file() {
+            let resumable = path.join(CONFIG).is_file();
+            let hint = if resumable {
+                format!(
+                    "`senet train --resume {}` continues it; another `--out` starts a new run",
+                    path.display()
+                )
+            } else {
+                "choose another `--out`; nothing is overwritten".to_string()
+            };
+            return Err(usage(format!("{} exists already", path.display())).hint(hint).into());
+        }
+        let run = Self { path: path.to_path_buf() };
+        files::create_dir(&run.path.join(CHECKPOINTS))?;
+        run.write_json(CONFIG, experiment)?;
+        Ok(run)
+    }
+
+    /// A fresh path below `runs`: `runs/2026-11-24T03-10-00-fashion-mnist`.
+    pub fn fresh_path(runs: &Path, name: &str) -> PathBuf {
+        let stem = format!("{}-{name}", timestamp().trim_end_matches('Z').replace(':', "-"));
+        let numbered = |n: u32| runs.join(if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
+        (1..).map(numbered).find(|path| !path.exists()).expect("some number is free")
+    }
+
+    /// Opens the folder of an earlier run.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.join(CONFIG).is_file() {
+            return Ok(Self { path: path.to_path_buf() });
+        }
+        let message = format!("{} is not the folder of a run: no {CONFIG} in it", path.display());
+        Err(failed(message).hint("`senet train` makes one below runs/").into())
+    }
+
+    /// The run below `runs` whose newest checkpoint is the newest.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn newest(runs: &Path) -> Result<Self> {
+        let saved_at = |run: &RunDir| -> Option<SystemTime> {
+            let state = run.checkpoint(Checkpoint::Last).join(super::checkpoint::STATE);
+            fs::metadata(state).and_then(|data| data.modified()).ok()
+        };
+        let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| RunDir::open(&entry.path()).ok())
+            .filter_map(|run| Some((saved_at(&run)?, run)))
+            .max_by_key(|(saved, _)| *saved)
+            .map(|(_, run)| run)
+            .ok_or_else(|| {
+                failed(format!("{} holds no run with a checkpoint", runs.display()))
+                    .hint("`senet train` makes one; or name a run's folder")
+                    .into()
+            })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Folder of a checkpoint.
+    pub fn checkpoint(&self, which: Checkpoint) -> PathBuf {
+        self.path.join(CHECKPOINTS).join(match which {
+            Checkpoint::Last => "last",
+            Checkpoint::Best => "best",
+        })
+    }
+
+    /// The resolved configuration.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn experiment(&self) -> Result<Experiment> {
+        load::read_resolved(&self.path.join(CONFIG))
+    }
+
+    /// Notes that a process works on this run.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn note_start(&self, provenance: &Provenance) -> Result<()> {
+        self.append("provenance.jsonl", provenance)
+    }
+
+    /// Appends to the history.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn note_event(&self, event: &Event) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            time: String,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        self.append("events.jsonl", &Line { time: timestamp(), event })
+    }
+
+    /// Saves what the run came to.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_result(&self, result: &impl Serialize) -> Result<()> {
+        self.write_json(RESULT, result)
+    }
+
+    /// What the run came to, if it is done.
+    ///
+    /// # Errors
+    /// When the file is there but damaged.
+    pub fn result<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let path = self.path.join(RESULT);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let value = serde_json::from_slice(&files::read(&path)?);
+        Ok(Some(value.with_context(|| format!("{} is damaged", path.display()))?))
+    }
+
+    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(value)?;
+        text.push(b'\n');
+        files::write_atomic(&self.path.join(name), &text)
+    }
+
+    fn append(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.path.join(name);
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        let write = || OpenOptions::new().create(true).append(true).open(&path)?.write_all(&line);
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+const CONFIG: &str = "config.json";
+const RESULT: &str = "result.json";
+const CHECKPOINTS: &str = "checkpoints";

@@ -1,0 +1,8 @@
+//! A run on disk: its folder, its checkpoints, where it came from.
+
+pub mod checkpoint;
+mod dir;
+mod provenance;
+
+pub use dir::{Checkpoint, RunDir};
+pub use provenance::{Provenance, timestamp};

@@ -1,0 +1,48 @@
+//! Where a run's numbers came from.
+
+use crate::torch_ext;
+use serde::Serialize;
+use std::time::SystemTime;
+use tch::Device;
+
+/// What else, beside the configuration, decides what a run computes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Provenance {
+    /// Version of this program.
+    pub senet: &'static str,
+    /// Git revision that it was built from; `-dirty` where the tree had changes.
+    pub revision: &'static str,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Where it computes.
+    pub device: String,
+    /// Vector instructions that libtorch uses on the CPU.
+    pub cpu_capability: String,
+    /// Threads of one operation on the CPU.
+    pub threads: i32,
+    /// Command line.
+    pub command: Vec<String>,
+    /// Start, UTC.
+    pub started: String,
+}
+
+impl Provenance {
+    /// Of this process.
+    pub fn here(device: Device) -> Self {
+        Self {
+            senet: env!("CARGO_PKG_VERSION"),
+            revision: env!("SENET_GIT_REVISION"),
+            libtorch: torch_ext::torch_version(),
+            device: format!("{device:?}").to_lowercase(),
+            cpu_capability: torch_ext::cpu_capability(),
+            threads: tch::get_num_threads(),
+            command: std::env::args().collect(),
+            started: timestamp(),
+        }
+    }
+}
+
+/// Now, as `2026-11-24T03:10:00Z`.
+pub fn timestamp() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}

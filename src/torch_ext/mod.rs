@@ -1,0 +1,129 @@
+//! What libtorch offers and tch does not bind: a few lines of C++ each in `torch_ext.cpp`, and here their only
+//! callers. This is the only module with `unsafe`.
+#![expect(unsafe_code, reason = "the border to C++: opaque tensors, plain numbers, no exception crosses")]
+
+use crate::error::{Result, failed};
+use std::ffi::{CStr, c_char, c_int};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn senet_last_error() -> *const c_char;
+    fn senet_torch_version() -> *const c_char;
+    fn senet_cpu_capability() -> *const c_char;
+    fn senet_cuda_linked() -> c_int;
+    fn senet_library_path() -> *const c_char;
+    fn senet_keep_large_blocks() -> c_int;
+    fn senet_fused_sgd_step(
+        params: *const *const C_tensor,
+        momenta: *const *const C_tensor,
+        count: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: c_int,
+        first: c_int,
+    ) -> c_int;
+    fn senet_drop_gradients(params: *const *const C_tensor, count: usize) -> c_int;
+}
+
+/// Copies a string of the C++ side.
+fn text(pointer: *const c_char) -> String {
+    // SAFETY: the functions above return NUL-terminated strings that outlive this copy.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+fn checked(status: c_int, doing: &str) -> Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: no arguments; the string is this thread's own.
+    let reason = text(unsafe { senet_last_error() });
+    let first_line = reason.lines().next().unwrap_or_default();
+    Err(failed(format!("{doing}: {first_line}")).into())
+}
+
+fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+/// The version of libtorch that this program was compiled against, such as `2.13.0`.
+pub fn torch_version() -> String {
+    // SAFETY: no arguments; a static string.
+    text(unsafe { senet_torch_version() })
+}
+
+/// The vector instructions that libtorch chose for this processor, such as `AVX2`.
+pub fn cpu_capability() -> String {
+    // SAFETY: no arguments; a static string.
+    text(unsafe { senet_cpu_capability() })
+}
+
+/// Whether libtorch's CUDA half is part of this program (a GPU may still be missing).
+pub fn cuda_linked() -> bool {
+    // SAFETY: no arguments, no exceptions.
+    unsafe { senet_cuda_linked() != 0 }
+}
+
+/// The file that libtorch was loaded from.
+pub fn library_path() -> Option<String> {
+    // SAFETY: no arguments; null or a string of the dynamic linker, which lives as long as the library.
+    let path = unsafe { senet_library_path() };
+    (!path.is_null()).then(|| text(path))
+}
+
+/// Makes the process keep large memory blocks, and asks libtorch for huge pages. Returns whether malloc agreed.
+///
+/// Call it first thing in `main`: libtorch reads its part once, at its first allocation.
+pub fn keep_large_blocks() -> bool {
+    // SAFETY: called before any other thread exists, so changing the environment races with nobody.
+    unsafe { senet_keep_large_blocks() != 0 }
+}
+
+/// The numbers of one SGD update (momentum in PyTorch's form, without dampening).
+#[derive(Debug, Clone, Copy)]
+pub struct SgdUpdate {
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the old velocity that is kept.
+    pub momentum: f64,
+    /// L2 penalty added to the gradient.
+    pub weight_decay: f64,
+    /// Whether to look ahead along the velocity.
+    pub nesterov: bool,
+    /// Whether the momenta hold no history yet.
+    pub first: bool,
+}
+
+/// Updates `params` in place from their gradients, with `momenta[i]` belonging to `params[i]`, in one call.
+///
+/// # Errors
+/// When libtorch refuses, for example on parameters of several devices.
+pub fn fused_sgd_step(params: &[Tensor], momenta: &[Tensor], update: SgdUpdate) -> Result<()> {
+    assert_eq!(params.len(), momenta.len(), "every parameter has a momentum");
+    let (params, momenta) = (pointers(params), pointers(momenta));
+    // SAFETY: both arrays hold `params.len()` live tensors for the length of the call.
+    let status = unsafe {
+        senet_fused_sgd_step(
+            params.as_ptr(),
+            momenta.as_ptr(),
+            params.len(),
+            update.lr,
+            update.momentum,
+            update.weight_decay,
+            c_int::from(update.nesterov),
+            c_int::from(update.first),
+        )
+    };
+    checked(status, "cannot update the parameters")
+}
+
+/// Forgets the gradients of `params`.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn drop_gradients(params: &[Tensor]) -> Result<()> {
+    let params = pointers(params);
+    // SAFETY: the array holds `params.len()` live tensors for the length of the call.
+    checked(unsafe { senet_drop_gradients(params.as_ptr(), params.len()) }, "cannot drop the gradients")
+}
