@@ -10,6 +10,8 @@
 ARGS ?=
 
 senet := target/release/senet
+# One profile for all: another would compile torch-sys's C++ (minutes) once more, even for clippy and doc.
+profile := --release
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,20 +23,20 @@ data: ## Fashion-MNIST (31 MB) into data/
 	@scripts/fetch_fashion_mnist.sh
 
 build: setup ## target/release/senet (the first time some minutes)
-	cargo build --release
+	cargo build $(profile)
 
 demo: build data ## train SE-ResNet-20 on Fashion-MNIST, then evaluate it
 	$(senet) train $(ARGS)
 	$(senet) eval --top5
 
 test: setup data ## all tests
-	cargo test $(ARGS)
+	cargo test $(profile) $(ARGS)
 
 check: setup data ## what has to pass before a commit: format, lints, tests, documentation
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	cargo test
-	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+	cargo clippy $(profile) --all-targets -- -D warnings
+	cargo test $(profile)
+	RUSTDOCFLAGS='-D warnings' cargo doc $(profile) --no-deps --document-private-items
 
 golden: setup ## make the golden numbers of tests/ anew, with PyTorch
 	scripts/golden.sh $(ARGS)

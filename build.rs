@@ -77,7 +77,7 @@ impl Libtorch {
     }
 
     /// The run-time search path, and CUDA where this libtorch has it. These arguments reach our binaries, tests,
-    /// examples and benches (but no doc tests).
+    /// examples and benches.
     fn link(&self) {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", self.lib.display());
         if self.lib.join("libtorch_cuda.so").exists() {
@@ -160,14 +160,11 @@ fn note_git_revision() {
     for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }
-    // HEAD's log grows with every commit, checkout and reset. The index would do too, but `git status` touches it.
-    // In a linked worktree these lie elsewhere than in .git, so git is asked where.
-    let exists =
-        |name: &&str| git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists());
-    for path in
-        ["HEAD"].iter().filter_map(exists).chain(["logs/HEAD", "index"].iter().find_map(|name| exists(name)))
-    {
-        println!("cargo::rerun-if-changed={path}");
+    // HEAD's log grows with every commit, checkout and reset; without a log (no commit yet), the branches. The index
+    // would do too, but `git status` touches it. In a linked worktree these lie elsewhere than in .git: git knows.
+    let path = |name: &str| git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists());
+    for watched in [path("HEAD"), path("logs/HEAD").or_else(|| path("refs/heads"))].into_iter().flatten() {
+        println!("cargo::rerun-if-changed={watched}");
     }
 }
 

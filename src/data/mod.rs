@@ -101,7 +101,7 @@ pub struct DataSpec {
     pub limit: Option<usize>,
     /// Height and width of the network's input in pixels.
     pub size: Option<usize>,
-    /// Training crop.
+    /// Training crop; `null` is `none` where all images have the network's size already, else `resized`.
     pub crop: Option<Crop>,
     /// Zeros on each side for the `pad` crop, in pixels.
     pub padding: usize,
@@ -201,7 +201,7 @@ impl DataSpec {
         if size == 0 {
             return Err(usage("`data.size` is 0, but an image needs at least one pixel").into());
         }
-        self.crop.get_or_insert(if natural == Some((size, size)) { Crop::Pad } else { Crop::Resized });
+        self.crop.get_or_insert(if natural == Some((size, size)) { Crop::None } else { Crop::Resized });
         let resize = *self.resize.get_or_insert(match natural {
             Some(_) => size,
             // The paper's 256 for 224, and its like for other sizes.

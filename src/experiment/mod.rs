@@ -77,7 +77,7 @@ impl Default for Experiment {
 impl Default for TrainSpec {
     fn default() -> Self {
         Self {
-            duration: Duration::Epochs(3.0),
+            duration: Duration::Epochs(2.0),
             batch_size: 128,
             eval_batch_size: None,
             label_smoothing: 0.0,
