@@ -88,7 +88,7 @@ impl Libtorch {
         }
     }
 
-    /// Compiles `src/torch_ext/torch_ext.cpp` against the same headers, unless the archive of last time was made of
+    /// Compiles `src/torch_ext/*.cpp` against the same headers, unless the archive of last time was made of
     /// the same: this script runs at every change in src/, and libtorch's headers take half a minute.
     fn compile_torch_ext(&self) -> Result<(), String> {
         let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: cargo runs this script")?);
@@ -98,7 +98,6 @@ impl Libtorch {
             .std("c++20")
             .opt_level(3)
             .define("_GLIBCXX_USE_CXX11_ABI", env_var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
-            .file(Path::new(TORCH_EXT).join("torch_ext.cpp"))
             .cargo_metadata(false);
         // As system headers, for which the compiler doesn't warn: libtorch's warnings would bury our own. CUDA's and
         // NCCL's lie beside the libraries of the CUDA wheels.
@@ -113,8 +112,10 @@ impl Libtorch {
             build.flag("-isystem").flag(folder);
         }
 
-        let made_of =
-            self.ingredients(&build).map_err(|problem| format!("cannot read {TORCH_EXT}: {problem}"))?;
+        let unreadable = |problem| format!("cannot read {TORCH_EXT}: {problem}");
+        let sources = foreign_files().map_err(unreadable)?;
+        build.files(sources.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cpp")));
+        let made_of = self.ingredients(&build, &sources).map_err(unreadable)?;
         let note = out.join("torch_ext.made-of");
         if !out.join("libtorch_ext.a").exists() || fs::read(&note).ok().as_ref() != Some(&made_of) {
             build.try_compile("torch_ext").map_err(|problem| format!("{TORCH_EXT}: {problem}"))?;
@@ -130,17 +131,23 @@ impl Libtorch {
     }
 
     /// All that decides what the archive holds: the compiler with its arguments, libtorch's version, our files.
-    fn ingredients(&self, build: &cc::Build) -> io::Result<Vec<u8>> {
+    fn ingredients(&self, build: &cc::Build, sources: &[PathBuf]) -> io::Result<Vec<u8>> {
         let mut made_of = format!("{:?}\n", build.get_compiler().to_command()).into_bytes();
         made_of.extend(fs::read(self.include.join("torch/headeronly/version.h")).unwrap_or_default());
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(TORCH_EXT)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-        files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension != "rs")) {
+        for file in sources {
             made_of.extend(fs::read(file)?);
         }
         Ok(made_of)
     }
+}
+
+/// The files of [`TORCH_EXT`] that are not Rust, sorted.
+fn foreign_files() -> io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(TORCH_EXT)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension != "rs"));
+    files.sort();
+    Ok(files)
 }
 
 /// `SENET_GIT_REVISION`, for the provenance that every run records: twelve digits, with `-dirty` when [`SOURCES`]

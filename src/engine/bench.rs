@@ -4,7 +4,7 @@ use super::setup::Setup;
 use super::train::Learner;
 use crate::data::loader::Batch;
 use crate::error::{Result, TorchContext};
-use crate::net::build::Mode;
+use crate::net::plan::InferencePlan;
 use serde::Serialize;
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor, no_grad_guard};
@@ -74,32 +74,15 @@ pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
         (setup.experiment.data.size.expect("resolved"), setup.experiment.train.batch_size);
     let batch = made_up(setup, batch_size, size)?;
     let normalise = setup.normalise();
-    let mut step = || -> Result<()> {
-        match what {
-            What::Train => {
-                let _ = learner.step(&batch, 1e-3)?;
-            }
-            What::Eval => {
-                let _guard = no_grad_guard();
-                let images = normalise.apply(&batch.pixels)?;
-                let logits = learner.net.forward(&images, Mode::Eval);
-                let _ = logits.torch_context(|| format!("cannot evaluate a batch of {batch_size}"))?;
-            }
+    let figures = match what {
+        What::Train => time(setup, steps, || learner.step(&batch, 1e-3).map(|_| ()))?,
+        What::Eval => {
+            let _guard = no_grad_guard();
+            let plan = InferencePlan::new(&learner.net).torch_context(|| "cannot prepare the network".to_string())?;
+            let forward = || plan.forward(&normalise.apply(&batch.pixels)?).map(|_| ());
+            time(setup, steps, || forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}")))?
         }
-        if let Device::Cuda(index) = setup.device {
-            // sync: the clock is read after each step.
-            Cuda::synchronize(index as i64);
-        }
-        Ok(())
     };
-    let mut figures = Vec::new();
-    for round in 0..WARM_UP + steps {
-        let start = Instant::now();
-        step()?;
-        if round >= WARM_UP {
-            figures.push(batch_size as f64 / start.elapsed().as_secs_f64());
-        }
-    }
     Ok(Measurement {
         what,
         model: setup.experiment.model.name.clone(),
@@ -110,6 +93,23 @@ pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
         steps,
         images_per_second: Spread::of(figures),
     })
+}
+
+/// Images a second in each of `steps` calls of `step`, after a few that are not timed.
+fn time(setup: &Setup, steps: usize, mut step: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    let mut figures = Vec::new();
+    for round in 0..WARM_UP + steps {
+        let start = Instant::now();
+        step()?;
+        if let Device::Cuda(index) = setup.device {
+            // sync: the clock is read after each step.
+            Cuda::synchronize(index as i64);
+        }
+        if round >= WARM_UP {
+            figures.push(setup.experiment.train.batch_size as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(figures)
 }
 
 fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {

@@ -6,8 +6,9 @@ use crate::data::{Dataset, Normalise, Split};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
 use crate::metrics::{Counters, Totals};
-use crate::net::build::{Mode, Net};
+use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
+use crate::net::plan::InferencePlan;
 use crate::report::event::{Evaluation, Observer, Tick};
 use crate::run::checkpoint::Saved;
 use crate::run::{Checkpoint, RunDir};
@@ -30,9 +31,10 @@ pub fn evaluate(
     let plan = Plan::eval(Arc::clone(dataset), &experiment.data, experiment.train.eval_batch_size());
     let (mut done, total) = (0, dataset.len() as u64);
     let mut counters = Counters::new(&Totals::default(), net.device());
+    let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
     for batch in Loader::start(plan, 0, experiment.data.thread_count(), net.device()) {
         let batch = batch?;
-        count(net, normalise, &batch, &mut counters)
+        count(&net_plan, normalise, &batch, &mut counters)
             .torch_context(|| "cannot evaluate a batch".to_string())?;
         done += batch.len as u64;
         observer.tick(Tick::Eval { done, total });
@@ -43,12 +45,12 @@ pub fn evaluate(
 }
 
 fn count(
-    net: &Net,
+    net: &InferencePlan<'_>,
     normalise: &Normalise,
     batch: &Batch,
     counters: &mut Counters,
 ) -> Result<(), tch::TchError> {
-    let logits = net.forward(&normalise.apply(&batch.pixels)?, Mode::Eval)?;
+    let logits = net.forward(&normalise.apply(&batch.pixels)?)?;
     let loss = cross_entropy(&logits, &batch.labels, 0.0)?;
     counters.add(&logits, &batch.labels, &loss)
 }

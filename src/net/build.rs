@@ -1,19 +1,21 @@
 //! Reader 3 of a [`Node`]: tensors, and the computation.
 //!
 //! While reading, two things that a description need not say are arranged: a ReLU works in place where its input
-//! is nobody else's, and "features × gate + shortcut" becomes one `addcmul`, the authors' Axpy layer.
+//! is nobody else's, and an SE block with the sum and the ReLU behind it becomes one operator, as in the authors'
+//! own code (their Axpy layer).
 
 use super::params::{Init, Param, Role, params};
 use super::{Conv, Node, Op, Pool, join};
 use crate::error::{Result, TorchContext};
 use crate::rng;
+use crate::torch_ext::excite::excite_add_relu;
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::HashMap;
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 /// Batch normalisation as in the released nets and in PyTorch: variance + 1e-5, and a tenth of each new batch.
-const BN_EPSILON: f64 = 1e-5;
+pub(super) const BN_EPSILON: f64 = 1e-5;
 const BN_MOMENTUM: f64 = 0.1;
 
 /// Whether batch normalisation uses (and learns) the batch's statistics, or the running ones.
@@ -60,7 +62,7 @@ impl Net {
         }
         let mut layers = Vec::new();
         lower(root, "", &by_name, &mut layers);
-        work_in_place(&mut layers);
+        arrange(&mut layers);
         Ok(Self { layers, tensors, device })
     }
 
@@ -70,6 +72,11 @@ impl Net {
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         run(&self.layers, images, mode)
+    }
+
+    /// The steps of the computation.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// All tensors, in the order of the description.
@@ -112,49 +119,30 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor, TchError> {
     tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 
+/// A convolution with its tensors.
+#[derive(Debug)]
+pub(super) struct ConvLayer {
+    pub(super) conv: Conv,
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>,
+}
+
 /// One step of the computation.
 #[derive(Debug)]
-enum Layer {
-    Conv {
-        conv: Conv,
-        weight: Tensor,
-        bias: Option<Tensor>,
-    },
-    BatchNorm {
-        gamma: Tensor,
-        beta: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-    },
-    Relu {
-        in_place: bool,
-    },
+pub(super) enum Layer {
+    Conv(ConvLayer),
+    BatchNorm { gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor },
+    Relu { in_place: bool },
     Sigmoid,
     MaxPool(Pool),
     GlobalAvgPool,
     Flatten,
-    Linear {
-        weight: Tensor,
-        bias: Tensor,
-    },
-    Subsample {
-        stride: i64,
-        extra_channels: i64,
-    },
-    Add {
-        branch: Vec<Layer>,
-        shortcut: Vec<Layer>,
-    },
-    Scale {
-        features: Vec<Layer>,
-        gate: Vec<Layer>,
-    },
-    /// u = branch(x), u × gate(u) + shortcut(x).
-    ScaleAdd {
-        branch: Vec<Layer>,
-        gate: Vec<Layer>,
-        shortcut: Vec<Layer>,
-    },
+    Linear { weight: Tensor, bias: Tensor },
+    Subsample { stride: i64, extra_channels: i64 },
+    Add { branch: Vec<Layer>, shortcut: Vec<Layer> },
+    Scale { features: Vec<Layer>, gate: Vec<Layer> },
+    /// u = branch(x), relu(u × s + shortcut(x)) with s from the two FCs of an SE block after u.
+    ExciteAddRelu { branch: Vec<Layer>, fc1: ConvLayer, fc2: ConvLayer, shortcut: Vec<Layer> },
 }
 
 /// Appends `node`'s layers to `layers`.
@@ -170,7 +158,8 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
         Op::Seq(parts) => return parts.iter().for_each(|part| lower(part, &path, tensors, layers)),
         Op::Identity => return,
         Op::Conv(conv) => {
-            Layer::Conv { conv: *conv, weight: tensor("weight"), bias: conv.bias.then(|| tensor("bias")) }
+            let bias = conv.bias.then(|| tensor("bias"));
+            Layer::Conv(ConvLayer { conv: *conv, weight: tensor("weight"), bias })
         }
         Op::BatchNorm { .. } => Layer::BatchNorm {
             gamma: tensor("weight"),
@@ -189,49 +178,58 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
         }
         Op::Scale { features, gate } => Layer::Scale { features: branch(features), gate: branch(gate) },
         Op::Add { branch: residual, shortcut } => {
-            let (mut residual, shortcut) = (branch(residual), branch(shortcut));
-            match residual.pop() {
-                Some(Layer::Scale { features, gate }) if features.is_empty() => {
-                    Layer::ScaleAdd { branch: residual, gate, shortcut }
-                }
-                last => {
-                    residual.extend(last);
-                    Layer::Add { branch: residual, shortcut }
-                }
-            }
+            Layer::Add { branch: branch(residual), shortcut: branch(shortcut) }
         }
     });
 }
 
-/// Lets each ReLU overwrite an input that was made for it and that no gradient needs.
-fn work_in_place(layers: &mut [Layer]) {
-    let mut input_is_free = false;
-    for layer in layers {
-        match layer {
-            Layer::Relu { in_place } => *in_place = input_is_free,
-            Layer::Add { branch, shortcut } => {
-                [branch, shortcut].into_iter().for_each(|part| work_in_place(part))
+/// Merges what one operator can do, and lets each ReLU overwrite an input that was made for it and that no gradient
+/// needs.
+fn arrange(layers: &mut Vec<Layer>) {
+    let mut arranged: Vec<Layer> = Vec::with_capacity(layers.len());
+    for mut layer in layers.drain(..) {
+        match &mut layer {
+            Layer::Add { branch: a, shortcut: b } | Layer::Scale { features: a, gate: b } => {
+                arrange(a);
+                arrange(b);
             }
-            Layer::Scale { features, gate } => {
-                [features, gate].into_iter().for_each(|part| work_in_place(part))
-            }
-            Layer::ScaleAdd { branch, gate, shortcut } => {
-                [branch, gate, shortcut].into_iter().for_each(|part| work_in_place(part));
-            }
+            Layer::Relu { in_place } => *in_place = arranged.last().is_some_and(Layer::output_is_free),
             _ => {}
         }
-        input_is_free = matches!(
-            layer,
-            Layer::Conv { .. }
-                | Layer::BatchNorm { .. }
-                | Layer::Linear { .. }
-                | Layer::Add { .. }
-                | Layer::ScaleAdd { .. }
-        );
+        match (arranged.pop(), layer) {
+            (Some(Layer::Add { branch, shortcut }), Layer::Relu { .. }) => {
+                arranged.extend(excite_add(branch, shortcut));
+            }
+            (last, layer) => arranged.extend(last.into_iter().chain([layer])),
+        }
+    }
+    *layers = arranged;
+}
+
+/// The layers of relu(branch(x) + shortcut(x)): one, where the branch ends with an SE block.
+fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>) -> Vec<Layer> {
+    match branch.pop() {
+        Some(Layer::Scale { features, gate }) if features.is_empty() => match se_fcs(gate) {
+            Ok((fc1, fc2)) => return vec![Layer::ExciteAddRelu { branch, fc1, fc2, shortcut }],
+            Err(gate) => branch.push(Layer::Scale { features, gate }),
+        },
+        last => branch.extend(last),
+    }
+    vec![Layer::Add { branch, shortcut }, Layer::Relu { in_place: true }]
+}
+
+/// The two FCs of the gate "mean, FC, ReLU, FC, sigmoid", or another gate as it is.
+fn se_fcs(gate: Vec<Layer>) -> Result<(ConvLayer, ConvLayer), Vec<Layer>> {
+    match <[Layer; 5]>::try_from(gate) {
+        Ok([Layer::GlobalAvgPool, Layer::Conv(fc1), Layer::Relu { .. }, Layer::Conv(fc2), Layer::Sigmoid]) => {
+            Ok((fc1, fc2))
+        }
+        Ok(other) => Err(other.into()),
+        Err(gate) => Err(gate),
     }
 }
 
-fn run(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+pub(super) fn run(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
     let mut x = x.shallow_clone();
     for layer in layers {
         x = layer.forward(x, mode)?;
@@ -239,17 +237,28 @@ fn run(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
     Ok(x)
 }
 
+impl ConvLayer {
+    /// The convolution by libtorch's general operator.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let Conv { stride, padding, groups, .. } = self.conv;
+        x.f_conv2d(&self.weight, self.bias.as_ref(), [stride, stride], [padding, padding], [1, 1], groups)
+    }
+
+    /// Weight and bias.
+    pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.weight, self.bias.as_ref())
+    }
+}
+
 impl Layer {
-    fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    /// Whether its output was made by it and is not needed for its gradient.
+    fn output_is_free(&self) -> bool {
+        matches!(self, Layer::Conv(_) | Layer::BatchNorm { .. } | Layer::Linear { .. } | Layer::Add { .. })
+    }
+
+    pub(super) fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self {
-            Layer::Conv { conv, weight, bias } => x.f_conv2d(
-                weight,
-                bias.as_ref(),
-                [conv.stride, conv.stride],
-                [conv.padding, conv.padding],
-                [1, 1],
-                conv.groups,
-            ),
+            Layer::Conv(conv) => conv.forward(&x),
             Layer::BatchNorm { gamma, beta, mean, variance } => {
                 let (train, cudnn) = (mode == Mode::Train, true);
                 x.f_batch_norm(
@@ -283,10 +292,9 @@ impl Layer {
             }
             Layer::Add { branch, shortcut } => run(branch, &x, mode)?.f_add(&run(shortcut, &x, mode)?),
             Layer::Scale { features, gate } => run(features, &x, mode)?.f_mul(&run(gate, &x, mode)?),
-            Layer::ScaleAdd { branch, gate, shortcut } => {
+            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
                 let u = run(branch, &x, mode)?;
-                let s = run(gate, &u, mode)?;
-                run(shortcut, &x, mode)?.f_addcmul(&u, &s)
+                excite_add_relu(&u, &run(shortcut, &x, mode)?, fc1.tensors(), fc2.tensors())
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! * [`params`] lists parameters and statistics: names, shapes, roles, initial values;
 //! * [`cost`] computes shapes, parameters and multiply-adds without allocating anything;
-//! * [`build`] makes tensors and runs them.
+//! * [`build`] makes tensors and computes with them;
+//! * [`plan`] arranges a built network for inference.
 //!
 //! A tree has leaves (a convolution, a ReLU, …) and four ways to join: one after the other ([`Op::Seq`]), a sum
 //! of two branches ([`Op::Add`]), features scaled by a gate ([`Op::Scale`]) and nothing ([`Op::Identity`]).
@@ -11,6 +12,7 @@ pub mod build;
 pub mod cost;
 pub mod loss;
 pub mod params;
+pub mod plan;
 pub mod se;
 
 /// A named part of a network. Names join with dots to parameter names; an empty name adds nothing.

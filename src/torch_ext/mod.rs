@@ -1,10 +1,13 @@
-//! What libtorch offers and tch does not bind: a few lines of C++ each in `torch_ext.cpp`, and here their only
-//! callers. This is the only module with `unsafe`.
+//! What libtorch offers and tch does not bind: a few lines of C++ each, and here their only callers. This is the
+//! only module with `unsafe`.
 #![expect(unsafe_code, reason = "the border to C++: opaque tensors, plain numbers, no exception crosses")]
+
+pub mod conv;
+pub mod excite;
 
 use crate::error::{Result, failed};
 use std::ffi::{CStr, c_char, c_int};
-use tch::Tensor;
+use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
@@ -41,6 +44,22 @@ fn checked(status: c_int, doing: &str) -> Result<()> {
     let reason = text(unsafe { senet_last_error() });
     let first_line = reason.lines().next().unwrap_or_default();
     Err(failed(format!("{doing}: {first_line}")).into())
+}
+
+/// The tensor that a C++ function hands over.
+fn checked_tensor(call: impl FnOnce(*mut *mut C_tensor) -> c_int) -> Result<Tensor, TchError> {
+    let mut out = std::ptr::null_mut();
+    if call(&mut out) == 0 {
+        // SAFETY: on success the function has put a new tensor there, which is ours to free.
+        return Ok(unsafe { Tensor::from_ptr(out) });
+    }
+    // SAFETY: no arguments; the string is this thread's own.
+    Err(TchError::Torch(text(unsafe { senet_last_error() })))
+}
+
+/// Null for nothing.
+fn nullable(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {

@@ -1,5 +1,4 @@
-// What libtorch offers and tch does not bind. Every function returns 0, or -1 and leaves its reason in
-// senet_last_error(); no exception crosses the border. Tensors are at::Tensor*, as tch holds them.
+// What libtorch offers and tch does not bind: versions, memory policy, the fused optimizer step.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -12,33 +11,18 @@
 #include <torch/headeronly/version.h>
 
 #include <cstdlib>
-#include <exception>
-#include <string>
 
-namespace {
+#include "border.h"
 
+namespace senet {
 thread_local std::string last_error;
-
-template <typename Body>
-int guarded(Body body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error &error) {
-    last_error = error.what_without_backtrace();
-  } catch (const std::exception &error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "an exception of unknown type";
-  }
-  return -1;
 }
 
-}  // namespace
+using senet::guarded;
 
 extern "C" {
 
-const char *senet_last_error() { return last_error.c_str(); }
+const char *senet_last_error() { return senet::last_error.c_str(); }
 
 const char *senet_torch_version() { return TORCH_VERSION; }
 

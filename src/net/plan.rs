@@ -1,0 +1,165 @@
+//! Reader 4: a built network, arranged for inference.
+//!
+//! Batch normalisation is folded into the convolution before it (y = γ (w·x + b - μ) / √(σ² + ε) + β is a convolution
+//! again), ReLUs and residual sums are done by the convolution that makes their input, and on the CPU the weights
+//! are packed once in oneDNN's layout. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
+
+use super::Conv;
+use super::build::{BN_EPSILON, ConvLayer, Layer, Mode, Net, channels_last};
+use crate::torch_ext::conv::{convolve, pack};
+use crate::torch_ext::excite::excite_add_relu;
+use std::cell::OnceCell;
+use tch::{TchError, Tensor, no_grad_guard};
+
+/// A network for inference. It keeps its own folded weights: later training steps do not change it.
+#[derive(Debug)]
+pub struct InferencePlan<'a> {
+    steps: Vec<Step<'a>>,
+}
+
+#[derive(Debug)]
+enum Step<'a> {
+    /// A convolution with everything behind it that it can do itself.
+    Conv { conv: FoldedConv, relu: bool },
+    /// relu?(branch(x) + shortcut(x)), where the branch's last convolution adds the shortcut.
+    Residual { branch: Vec<Step<'a>>, last: FoldedConv, shortcut: Vec<Step<'a>>, relu: bool },
+    /// relu(u × gate(u) + shortcut(x)) with u = branch(x).
+    Excite { branch: Vec<Step<'a>>, fc1: &'a ConvLayer, fc2: &'a ConvLayer, shortcut: Vec<Step<'a>> },
+    /// As in training.
+    Plain(&'a Layer),
+}
+
+/// A convolution with bias; packed at its first use, when the size of its input is known.
+#[derive(Debug)]
+struct FoldedConv {
+    conv: Conv,
+    weight: Tensor,
+    bias: Tensor,
+    packed: OnceCell<Tensor>,
+}
+
+impl<'a> InferencePlan<'a> {
+    /// Folds and arranges `net` as it is now.
+    ///
+    /// # Errors
+    /// When the device has not enough memory for a second copy of the weights.
+    pub fn new(net: &'a Net) -> Result<Self, TchError> {
+        let _guard = no_grad_guard();
+        Ok(Self { steps: arrange(net.layers())? })
+    }
+
+    /// Logits `[N, classes]` of normalised images `[N, C, H, W]`, without gradients.
+    ///
+    /// # Errors
+    /// When libtorch refuses: out of memory, or images that do not fit the network.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        let _guard = no_grad_guard();
+        run(&self.steps, images)
+    }
+}
+
+fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
+    let mut steps = Vec::new();
+    let mut rest = layers;
+    while let Some((layer, after)) = rest.split_first() {
+        rest = after;
+        steps.push(match layer {
+            Layer::Conv(conv) => {
+                let norm = take(&mut rest, |next| matches!(next, Layer::BatchNorm { .. }));
+                Step::Conv { conv: FoldedConv::new(conv, norm)?, relu: take_relu(&mut rest) }
+            }
+            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
+                Step::Excite { branch: arrange(branch)?, fc1, fc2, shortcut: arrange(shortcut)? }
+            }
+            Layer::Add { branch, shortcut } => {
+                let (mut branch, shortcut) = (arrange(branch)?, arrange(shortcut)?);
+                match branch.pop() {
+                    Some(Step::Conv { conv: last, relu: false }) => {
+                        Step::Residual { branch, last, shortcut, relu: take_relu(&mut rest) }
+                    }
+                    _ => Step::Plain(layer),
+                }
+            }
+            plain => Step::Plain(plain),
+        });
+    }
+    Ok(steps)
+}
+
+/// The next layer, taken from `rest`, if it is wanted.
+fn take<'a>(rest: &mut &'a [Layer], wanted: impl Fn(&Layer) -> bool) -> Option<&'a Layer> {
+    let (next, after) = rest.split_first()?;
+    wanted(next).then(|| {
+        *rest = after;
+        next
+    })
+}
+
+fn take_relu(rest: &mut &[Layer]) -> bool {
+    take(rest, |next| matches!(next, Layer::Relu { .. })).is_some()
+}
+
+impl FoldedConv {
+    fn new(layer: &ConvLayer, norm: Option<&Layer>) -> Result<Self, TchError> {
+        let ConvLayer { conv, weight, bias } = layer;
+        let bias = match bias {
+            Some(bias) => bias.f_detach()?,
+            None => Tensor::f_zeros([conv.c_out], (weight.kind(), weight.device()))?,
+        };
+        let (weight, bias) = match norm {
+            Some(Layer::BatchNorm { gamma, beta, mean, variance }) => {
+                let factor = gamma.f_div(&variance.f_add_scalar(BN_EPSILON)?.f_sqrt()?)?;
+                let weight = weight.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
+                (weight, bias.f_sub(mean)?.f_mul(&factor)?.f_add(beta)?)
+            }
+            _ => (weight.f_detach()?, bias),
+        };
+        Ok(Self { conv: *conv, weight: channels_last(&weight)?, bias, packed: OnceCell::new() })
+    }
+
+    /// relu?(convolution(x) + bias + other?)
+    fn forward(&self, x: &Tensor, other: Option<&Tensor>, relu: bool) -> Result<Tensor, TchError> {
+        if x.device().is_cuda() {
+            let Conv { stride, padding, groups, .. } = self.conv;
+            let (strides, paddings) = ([stride, stride], [padding, padding]);
+            let mut y = x.f_conv2d(&self.weight, Some(&self.bias), strides, paddings, [1, 1], groups)?;
+            if let Some(other) = other {
+                y = y.f_add_(other)?;
+            }
+            return if relu { y.f_relu_() } else { Ok(y) };
+        }
+        let packed = match self.packed.get() {
+            Some(packed) => packed,
+            None => {
+                let (n, c, h, w) = x.size4()?;
+                let packed = pack(&self.conv, &self.weight, [n, c, h, w])?;
+                self.packed.get_or_init(|| packed)
+            }
+        };
+        convolve(&self.conv, x, packed, &self.bias, other, relu)
+    }
+}
+
+fn run(steps: &[Step<'_>], x: &Tensor) -> Result<Tensor, TchError> {
+    let mut x = x.shallow_clone();
+    for step in steps {
+        x = step.forward(x)?;
+    }
+    Ok(x)
+}
+
+impl Step<'_> {
+    fn forward(&self, x: Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Step::Conv { conv, relu } => conv.forward(&x, None, *relu),
+            Step::Residual { branch, last, shortcut, relu } => {
+                last.forward(&run(branch, &x)?, Some(&run(shortcut, &x)?), *relu)
+            }
+            Step::Excite { branch, fc1, fc2, shortcut } => {
+                let shortcut = run(shortcut, &x)?;
+                excite_add_relu(&run(branch, &x)?, &shortcut, fc1.tensors(), fc2.tensors())
+            }
+            Step::Plain(layer) => layer.forward(x, Mode::Eval),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+// Squeeze-and-Excitation with the sum and the ReLU of a residual block as one operator:
+//
+//   z = mean of u over H, W      s = sigmoid(W2 relu(W1 z + b1) + b2)      y = relu(u * s + shortcut)
+//
+// Composed of libtorch's operators the backward pass walks over the feature map about eleven times, here five:
+// one pass applies the ReLU's mask and sums g * u over each channel, one writes g * s plus the squeeze's gradient.
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "border.h"
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// Feature maps are [N, C, H, W] in channels_last: rows of C values, H * W of them a sample.
+
+// total[c] += sum of `rows` rows. Blocks keep the partial sums small, so that float32 loses little.
+SENET_VECTORISED void add_rows(const float *x, int64_t rows, int64_t channels, float *total, float *block) {
+  constexpr int64_t kBlock = 64;
+  for (int64_t start = 0; start < rows; start += kBlock) {
+    const int64_t end = std::min(rows, start + kBlock);
+    for (int64_t c = 0; c < channels; ++c) block[c] = 0;
+    for (int64_t row = start; row < end; ++row) {
+      const float *values = x + row * channels;
+      for (int64_t c = 0; c < channels; ++c) block[c] += values[c];
+    }
+    for (int64_t c = 0; c < channels; ++c) total[c] += block[c];
+  }
+}
+
+// y = u * s + shortcut, then ReLU.
+SENET_VECTORISED void scale_add_relu(const float *u, const float *s, const float *shortcut, int64_t rows,
+                                     int64_t channels, float *y) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float sum = u[at + c] * s[c] + shortcut[at + c];
+      y[at + c] = sum > 0 ? sum : 0;
+    }
+  }
+}
+
+// g = grad where y > 0, else 0; total[c] += sum of g * u.
+SENET_VECTORISED void mask_and_dot(const float *grad, const float *y, const float *u, int64_t rows, int64_t channels,
+                                   float *g, float *total, float *block) {
+  constexpr int64_t kBlock = 64;
+  for (int64_t start = 0; start < rows; start += kBlock) {
+    const int64_t end = std::min(rows, start + kBlock);
+    for (int64_t c = 0; c < channels; ++c) block[c] = 0;
+    for (int64_t row = start; row < end; ++row) {
+      const int64_t at = row * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        const float masked = y[at + c] > 0 ? grad[at + c] : 0;
+        g[at + c] = masked;
+        block[c] += masked * u[at + c];
+      }
+    }
+    for (int64_t c = 0; c < channels; ++c) total[c] += block[c];
+  }
+}
+
+// du = g * s + dz, where dz is the same for all rows.
+SENET_VECTORISED void scale_and_spread(const float *g, const float *s, const float *dz, int64_t rows,
+                                       int64_t channels, float *du) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) du[at + c] = g[at + c] * s[c] + dz[c];
+  }
+}
+
+// The rows of N samples, cut into about as many pieces as there are threads.
+struct Pieces {
+  int64_t samples, rows, channels, per_sample;
+
+  explicit Pieces(const Tensor &u)
+      : samples(u.size(0)), rows(u.size(2) * u.size(3)), channels(u.size(1)) {
+    const int64_t threads = at::get_num_threads();
+    per_sample = std::clamp<int64_t>((threads + samples - 1) / samples, 1, rows);
+  }
+
+  // Calls body(piece, sample, first value, rows) for each piece, on all threads.
+  template <typename Body>
+  void each(Body body) const {
+    at::parallel_for(0, samples * per_sample, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t piece = begin; piece < end; ++piece) {
+        const int64_t sample = piece / per_sample, part = piece % per_sample;
+        const int64_t first = rows * part / per_sample, last = rows * (part + 1) / per_sample;
+        body(piece, sample, (sample * rows + first) * channels, last - first);
+      }
+    });
+  }
+
+  // [N, C] sums that body(piece, sample, first, rows, total, scratch) adds up.
+  template <typename Body>
+  Tensor sums(const Tensor &like, Body body) const {
+    Tensor partial = at::zeros({samples * per_sample, channels}, like.options());
+    float *totals = partial.data_ptr<float>();
+    each([&](int64_t piece, int64_t sample, int64_t first, int64_t count) {
+      std::vector<float> scratch(channels);
+      body(piece, sample, first, count, totals + piece * channels, scratch.data());
+    });
+    return per_sample == 1 ? partial : partial.view({samples, per_sample, channels}).sum(1);
+  }
+};
+
+bool is_plain_map(const Tensor &x) {
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 4 && x.numel() > 0 &&
+         x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+Tensor channel_means(const Tensor &u) {
+  const Pieces pieces(u);
+  const float *values = u.const_data_ptr<float>();
+  const Tensor sums = pieces.sums(u, [&](int64_t, int64_t, int64_t first, int64_t rows, float *total, float *scratch) {
+    add_rows(values + first, rows, pieces.channels, total, scratch);
+  });
+  return sums.div_(static_cast<double>(pieces.rows));
+}
+
+void write_scale_add_relu(const Tensor &u, const Tensor &s, const Tensor &shortcut, const Tensor &y) {
+  const Pieces pieces(u);
+  const float *u_values = u.const_data_ptr<float>(), *gate = s.const_data_ptr<float>();
+  const float *shortcut_values = shortcut.const_data_ptr<float>();
+  float *out = y.data_ptr<float>();
+  pieces.each([&](int64_t, int64_t sample, int64_t first, int64_t rows) {
+    scale_add_relu(u_values + first, gate + sample * pieces.channels, shortcut_values + first, rows, pieces.channels,
+                   out + first);
+  });
+}
+
+// The two FCs are stored as 1x1 convolutions.
+Tensor as_matrix(const Tensor &weight) { return weight.view({weight.size(0), weight.size(1)}); }
+
+struct Gate {
+  Tensor z, hidden, s;
+};
+
+Gate gate(const Tensor &u, const Tensor &w1, const Tensor &b1, const Tensor &w2, const Tensor &b2) {
+  Gate gate;
+  gate.z = channel_means(u);
+  gate.hidden = at::linear(gate.z, as_matrix(w1), b1.defined() ? std::optional(b1) : std::nullopt).relu_();
+  gate.s = at::linear(gate.hidden, as_matrix(w2), b2.defined() ? std::optional(b2) : std::nullopt).sigmoid_();
+  return gate;
+}
+
+struct ExciteAddRelu : torch::autograd::Function<ExciteAddRelu> {
+  static Tensor forward(AutogradContext *ctx, const Tensor &u, const Tensor &shortcut, const Tensor &w1,
+                        const Tensor &b1, const Tensor &w2, const Tensor &b2) {
+    const Gate g = gate(u, w1, b1, w2, b2);
+    Tensor y = at::empty_like(u);
+    write_scale_add_relu(u, g.s, shortcut, y);
+    ctx->save_for_backward({u, y, g.z, g.hidden, g.s, w1, w2});
+    ctx->saved_data["biases"] = b1.defined();
+    return y;
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &u = saved[0], &y = saved[1], &z = saved[2], &hidden = saved[3], &s = saved[4];
+    const Tensor w1 = as_matrix(saved[5]), w2 = as_matrix(saved[6]);
+    const Tensor grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const Pieces pieces(u);
+
+    Tensor g = at::empty_like(u);
+    const float *grad_values = grad.const_data_ptr<float>(), *y_values = y.const_data_ptr<float>();
+    const float *u_values = u.const_data_ptr<float>();
+    float *g_values = g.data_ptr<float>();
+    const Tensor ds =
+        pieces.sums(u, [&](int64_t, int64_t, int64_t first, int64_t rows, float *total, float *scratch) {
+          mask_and_dot(grad_values + first, y_values + first, u_values + first, rows, pieces.channels,
+                       g_values + first, total, scratch);
+        });
+
+    const Tensor d2 = ds * s * (1 - s);                       // before the sigmoid, [N, C]
+    const Tensor d1 = d2.mm(w2).mul_(hidden.gt(0));           // before the inner ReLU, [N, C / r]
+    const Tensor dz = d1.mm(w1).div_(static_cast<double>(pieces.rows));
+    const Tensor dw2 = d2.t().mm(hidden).view_as(saved[6]), dw1 = d1.t().mm(z).view_as(saved[5]);
+    const bool biases = ctx->saved_data["biases"].toBool();
+
+    Tensor du = at::empty_like(u);
+    float *du_values = du.data_ptr<float>();
+    const float *gate_values = s.const_data_ptr<float>(), *dz_values = dz.const_data_ptr<float>();
+    pieces.each([&](int64_t, int64_t sample, int64_t first, int64_t rows) {
+      const int64_t row = sample * pieces.channels;
+      scale_and_spread(g_values + first, gate_values + row, dz_values + row, rows, pieces.channels,
+                       du_values + first);
+    });
+    return {du, g, dw1, biases ? d1.sum(0) : Tensor(), dw2, biases ? d2.sum(0) : Tensor()};
+  }
+};
+
+// The same from libtorch's operators, for GPUs and other layouts.
+Tensor composed(const Tensor &u, const Tensor &shortcut, const Tensor &w1, const Tensor &b1, const Tensor &w2,
+                const Tensor &b2) {
+  const auto bias = [](const Tensor &b) { return b.defined() ? std::optional(b) : std::nullopt; };
+  const Tensor z = u.mean({2, 3}, /*keepdim=*/true);
+  const Tensor s = at::conv2d(at::conv2d(z, w1, bias(b1)).relu_(), w2, bias(b2)).sigmoid_();
+  return at::addcmul(shortcut, u, s).relu_();
+}
+
+}  // namespace
+
+extern "C" {
+
+// Biases may be null. Without gradients to record, u is overwritten by the result.
+int senet_excite_add_relu(const Tensor *u, const Tensor *shortcut, const Tensor *w1, const Tensor *b1,
+                          const Tensor *w2, const Tensor *b2, Tensor **out) {
+  return senet::guarded([&] {
+    const Tensor first = b1 == nullptr ? Tensor() : *b1, second = b2 == nullptr ? Tensor() : *b2;
+    if (!is_plain_map(*u) || !is_plain_map(*shortcut)) {
+      senet::hand_over(composed(*u, *shortcut, *w1, first, *w2, second), out);
+    } else if (at::GradMode::is_enabled()) {
+      senet::hand_over(ExciteAddRelu::apply(*u, *shortcut, *w1, first, *w2, second), out);
+    } else {
+      write_scale_add_relu(*u, gate(*u, *w1, first, *w2, second).s, *shortcut, *u);
+      senet::hand_over(*u, out);
+    }
+  });
+}
+
+}  // extern "C"
