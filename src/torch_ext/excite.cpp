@@ -142,22 +142,24 @@ struct Gate {
   Tensor z, hidden, s;
 };
 
-Gate gate(const Tensor &u, const Tensor &w1, const Tensor &b1, const Tensor &w2, const Tensor &b2) {
+using Bias = std::optional<Tensor>;
+
+Gate gate(const Tensor &u, const Tensor &w1, const Bias &b1, const Tensor &w2, const Bias &b2) {
   Gate gate;
   gate.z = channel_means(u);
-  gate.hidden = at::linear(gate.z, as_matrix(w1), b1.defined() ? std::optional(b1) : std::nullopt).relu_();
-  gate.s = at::linear(gate.hidden, as_matrix(w2), b2.defined() ? std::optional(b2) : std::nullopt).sigmoid_();
+  gate.hidden = at::linear(gate.z, as_matrix(w1), b1).relu_();
+  gate.s = at::linear(gate.hidden, as_matrix(w2), b2).sigmoid_();
   return gate;
 }
 
 struct ExciteAddRelu : torch::autograd::Function<ExciteAddRelu> {
   static Tensor forward(AutogradContext *ctx, const Tensor &u, const Tensor &shortcut, const Tensor &w1,
-                        const Tensor &b1, const Tensor &w2, const Tensor &b2) {
+                        const Bias &b1, const Tensor &w2, const Bias &b2) {
     const Gate g = gate(u, w1, b1, w2, b2);
     Tensor y = at::empty_like(u);
     write_scale_add_relu(u, g.s, shortcut, y);
     ctx->save_for_backward({u, y, g.z, g.hidden, g.s, w1, w2});
-    ctx->saved_data["biases"] = b1.defined();
+    ctx->saved_data["biases"] = b1.has_value();
     return y;
   }
 
@@ -197,11 +199,10 @@ struct ExciteAddRelu : torch::autograd::Function<ExciteAddRelu> {
 };
 
 // The same from libtorch's operators, for GPUs and other layouts.
-Tensor composed(const Tensor &u, const Tensor &shortcut, const Tensor &w1, const Tensor &b1, const Tensor &w2,
-                const Tensor &b2) {
-  const auto bias = [](const Tensor &b) { return b.defined() ? std::optional(b) : std::nullopt; };
+Tensor composed(const Tensor &u, const Tensor &shortcut, const Tensor &w1, const Bias &b1, const Tensor &w2,
+                const Bias &b2) {
   const Tensor z = u.mean({2, 3}, /*keepdim=*/true);
-  const Tensor s = at::conv2d(at::conv2d(z, w1, bias(b1)).relu_(), w2, bias(b2)).sigmoid_();
+  const Tensor s = at::conv2d(at::conv2d(z, w1, b1).relu_(), w2, b2).sigmoid_();
   return at::addcmul(shortcut, u, s).relu_();
 }
 
@@ -213,7 +214,7 @@ extern "C" {
 int senet_excite_add_relu(const Tensor *u, const Tensor *shortcut, const Tensor *w1, const Tensor *b1,
                           const Tensor *w2, const Tensor *b2, Tensor **out) {
   return senet::guarded([&] {
-    const Tensor first = b1 == nullptr ? Tensor() : *b1, second = b2 == nullptr ? Tensor() : *b2;
+    const Bias first = senet::optional(b1), second = senet::optional(b2);
     if (!is_plain_map(*u) || !is_plain_map(*shortcut)) {
       senet::hand_over(composed(*u, *shortcut, *w1, first, *w2, second), out);
     } else if (at::GradMode::is_enabled()) {
