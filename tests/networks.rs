@@ -10,6 +10,7 @@ use senet::net::plan::InferencePlan;
 use senet::net::se::SeSpec;
 use senet::rng::fnv1a;
 use senet::torch_ext::excite::excite_add_relu;
+use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use serde_json::Value;
 use std::collections::HashSet;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -268,6 +269,49 @@ fn the_fused_excitation_has_the_plain_ones_values_and_gradients() {
             // Last, since it overwrites u.
             let inferred = no_grad(|| block.fused(bias));
             assert!(relative_error(&doubles(&inferred), &doubles(&plain)) < 1e-5, "{n} {c} {size}");
+        }
+    }
+}
+
+#[test]
+fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
+    for (n, c, size, relu) in [(3, 8, 5, true), (2, 64, 14, false), (4, 3, 1, true), (2, 100, 9, true)] {
+        // The plain one computes in float64: it is the truth, not another approximation.
+        let vector = |name: &str, shift: f64, kind: Kind| {
+            let values = (Tensor::from_slice(&uniform(name, c)) + shift).to_kind(kind);
+            values.set_requires_grad(!name.starts_with("running"))
+        };
+        let norm = |kind: Kind| BatchNorm {
+            gamma: vector("gamma", 0.2, kind),
+            beta: vector("beta", -0.5, kind),
+            mean: vector("running mean", 0.0, kind),
+            variance: vector("running variance", 0.5, kind),
+        };
+        let (ours, theirs) = (norm(Kind::Float), norm(Kind::Double));
+        // A mean of many deviations, to which a careless variance is sensitive.
+        let x = Tensor::from_slice(&uniform("x", n * c * size * size)).view([n, c, size, size]) + 5.0;
+        let x = channels_last(&x).unwrap().set_requires_grad(true);
+        let exact_x = x.detach().to_kind(Kind::Double).set_requires_grad(true);
+        let fused = batch_norm_relu(&x, &ours, 0.1, 1e-5, relu).unwrap();
+        let BatchNorm { gamma, beta, mean, variance } = &theirs;
+        let plain = exact_x.batch_norm(Some(gamma), Some(beta), Some(mean), Some(variance), true, 0.1, 1e-5, true);
+        let plain = if relu { plain.relu() } else { plain };
+
+        let same = |what: &str, a: &Tensor, b: &Tensor| {
+            let error = relative_error(&doubles(a), &doubles(b));
+            assert!(error < 3e-5, "{what} of {n} {c} {size}: {error:.1e}");
+        };
+        same("output", &fused, &plain);
+        same("running mean", &ours.mean, &theirs.mean);
+        same("running variance", &ours.variance, &theirs.variance);
+        let weight = channels_last(&(Tensor::from_slice(&uniform("w", x.numel() as i64)).view_as(&x) - 0.3)).unwrap();
+        let gradients = |y: &Tensor, x: &Tensor, norm: &BatchNorm| {
+            let inputs = [x, &norm.gamma, &norm.beta];
+            Tensor::run_backward(&[(y * &weight).sum(y.kind())], &inputs, false, false)
+        };
+        let (fused, plain) = (gradients(&fused, &x, &ours), gradients(&plain, &exact_x, &theirs));
+        for (at, (a, b)) in fused.iter().zip(&plain).enumerate() {
+            same(["gradient of x", "gradient of gamma", "gradient of beta"][at], a, &b);
         }
     }
 }

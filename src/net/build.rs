@@ -1,14 +1,15 @@
 //! Reader 3 of a [`Node`]: tensors, and the computation.
 //!
-//! While reading, two things that a description need not say are arranged: a ReLU works in place where its input
-//! is nobody else's, and an SE block with the sum and the ReLU behind it becomes one operator, as in the authors'
-//! own code (their Axpy layer).
+//! While reading, some things that a description need not say are arranged: a ReLU works in place where its input
+//! is nobody else's; batch normalisation with the ReLU behind it, and an SE block with the sum and the ReLU behind it
+//! (the authors' Axpy layer), become one operator each.
 
 use super::params::{Init, Param, Role, params};
 use super::{Conv, Node, Op, Pool, join};
 use crate::error::{Result, TorchContext};
 use crate::rng;
 use crate::torch_ext::excite::excite_add_relu;
+use crate::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::HashMap;
@@ -131,7 +132,7 @@ pub(super) struct ConvLayer {
 #[derive(Debug)]
 pub(super) enum Layer {
     Conv(ConvLayer),
-    BatchNorm { gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor },
+    BatchNorm { norm: BatchNorm, relu: bool },
     Relu { in_place: bool },
     Sigmoid,
     MaxPool(Pool),
@@ -161,12 +162,11 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
             let bias = conv.bias.then(|| tensor("bias"));
             Layer::Conv(ConvLayer { conv: *conv, weight: tensor("weight"), bias })
         }
-        Op::BatchNorm { .. } => Layer::BatchNorm {
-            gamma: tensor("weight"),
-            beta: tensor("bias"),
-            mean: tensor("running_mean"),
-            variance: tensor("running_var"),
-        },
+        Op::BatchNorm { .. } => {
+            let (gamma, beta) = (tensor("weight"), tensor("bias"));
+            let (mean, variance) = (tensor("running_mean"), tensor("running_var"));
+            Layer::BatchNorm { norm: BatchNorm { gamma, beta, mean, variance }, relu: false }
+        }
         Op::Relu => Layer::Relu { in_place: false },
         Op::Sigmoid => Layer::Sigmoid,
         Op::MaxPool(pool) => Layer::MaxPool(*pool),
@@ -197,6 +197,9 @@ fn arrange(layers: &mut Vec<Layer>) {
             _ => {}
         }
         match (arranged.pop(), layer) {
+            (Some(Layer::BatchNorm { norm, .. }), Layer::Relu { .. }) => {
+                arranged.push(Layer::BatchNorm { norm, relu: true });
+            }
             (Some(Layer::Add { branch, shortcut }), Layer::Relu { .. }) => {
                 arranged.extend(excite_add(branch, shortcut));
             }
@@ -253,25 +256,30 @@ impl ConvLayer {
 impl Layer {
     /// Whether its output was made by it and is not needed for its gradient.
     fn output_is_free(&self) -> bool {
-        matches!(self, Layer::Conv(_) | Layer::BatchNorm { .. } | Layer::Linear { .. } | Layer::Add { .. })
+        matches!(self, Layer::Conv(_) | Layer::Linear { .. } | Layer::Add { .. })
     }
 
     pub(super) fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self {
             Layer::Conv(conv) => conv.forward(&x),
-            Layer::BatchNorm { gamma, beta, mean, variance } => {
-                let (train, cudnn) = (mode == Mode::Train, true);
-                x.f_batch_norm(
-                    Some(gamma),
-                    Some(beta),
-                    Some(mean),
-                    Some(variance),
-                    train,
-                    BN_MOMENTUM,
-                    BN_EPSILON,
-                    cudnn,
-                )
-            }
+            Layer::BatchNorm { norm, relu } => match mode {
+                Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, BN_EPSILON, *relu),
+                Mode::Eval => {
+                    let BatchNorm { gamma, beta, mean, variance } = norm;
+                    let (mean, variance) = (Some(mean), Some(variance));
+                    let mut y = x.f_batch_norm(
+                        Some(gamma),
+                        Some(beta),
+                        mean,
+                        variance,
+                        false,
+                        BN_MOMENTUM,
+                        BN_EPSILON,
+                        true,
+                    )?;
+                    if *relu { y.f_relu_() } else { Ok(y) }
+                }
+            },
             Layer::Relu { in_place: true } => x.f_relu_(),
             Layer::Relu { in_place: false } => x.f_relu(),
             Layer::Sigmoid => x.f_sigmoid(),

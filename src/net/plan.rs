@@ -8,6 +8,7 @@ use super::Conv;
 use super::build::{BN_EPSILON, ConvLayer, Layer, Mode, Net, channels_last};
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
+use crate::torch_ext::norm::BatchNorm;
 use std::cell::OnceCell;
 use tch::{TchError, Tensor, no_grad_guard};
 
@@ -64,10 +65,12 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
     while let Some((layer, after)) = rest.split_first() {
         rest = after;
         steps.push(match layer {
-            Layer::Conv(conv) => {
-                let norm = take(&mut rest, |next| matches!(next, Layer::BatchNorm { .. }));
-                Step::Conv { conv: FoldedConv::new(conv, norm)?, relu: take_relu(&mut rest) }
-            }
+            Layer::Conv(conv) => match take(&mut rest, |next| matches!(next, Layer::BatchNorm { .. })) {
+                Some(Layer::BatchNorm { norm, relu }) => {
+                    Step::Conv { conv: FoldedConv::new(conv, Some(norm))?, relu: *relu }
+                }
+                _ => Step::Conv { conv: FoldedConv::new(conv, None)?, relu: take_relu(&mut rest) },
+            },
             Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
                 Step::Excite { branch: arrange(branch)?, fc1, fc2, shortcut: arrange(shortcut)? }
             }
@@ -100,19 +103,19 @@ fn take_relu(rest: &mut &[Layer]) -> bool {
 }
 
 impl FoldedConv {
-    fn new(layer: &ConvLayer, norm: Option<&Layer>) -> Result<Self, TchError> {
+    fn new(layer: &ConvLayer, norm: Option<&BatchNorm>) -> Result<Self, TchError> {
         let ConvLayer { conv, weight, bias } = layer;
         let bias = match bias {
             Some(bias) => bias.f_detach()?,
             None => Tensor::f_zeros([conv.c_out], (weight.kind(), weight.device()))?,
         };
         let (weight, bias) = match norm {
-            Some(Layer::BatchNorm { gamma, beta, mean, variance }) => {
+            Some(BatchNorm { gamma, beta, mean, variance }) => {
                 let factor = gamma.f_div(&variance.f_add_scalar(BN_EPSILON)?.f_sqrt()?)?;
                 let weight = weight.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
                 (weight, bias.f_sub(mean)?.f_mul(&factor)?.f_add(beta)?)
             }
-            _ => (weight.f_detach()?, bias),
+            None => (weight.f_detach()?, bias),
         };
         Ok(Self { conv: *conv, weight: channels_last(&weight)?, bias, packed: OnceCell::new() })
     }

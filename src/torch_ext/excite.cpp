@@ -5,127 +5,75 @@
 // Composed of libtorch's operators the backward pass walks over the feature map about eleven times, here five:
 // one pass applies the ReLU's mask and sums g * u over each channel, one writes g * s plus the squeeze's gradient.
 
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
-#include <vector>
-
-#include "border.h"
+#include "rows.h"
 
 using at::Tensor;
+using senet::Pieces;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
 
-// Feature maps are [N, C, H, W] in channels_last: rows of C values, H * W of them a sample.
-
-// total[c] += sum of `rows` rows. Blocks keep the partial sums small, so that float32 loses little.
-SENET_VECTORISED void add_rows(const float *x, int64_t rows, int64_t channels, float *total, float *block) {
-  constexpr int64_t kBlock = 64;
-  for (int64_t start = 0; start < rows; start += kBlock) {
-    const int64_t end = std::min(rows, start + kBlock);
-    for (int64_t c = 0; c < channels; ++c) block[c] = 0;
-    for (int64_t row = start; row < end; ++row) {
-      const float *values = x + row * channels;
-      for (int64_t c = 0; c < channels; ++c) block[c] += values[c];
-    }
-    for (int64_t c = 0; c < channels; ++c) total[c] += block[c];
+// total[c] += sum of `rows` rows. Four rows at a time: the total is loaded and stored once for them.
+SENET_VECTORISED void add_rows(const float *__restrict x, int64_t rows, int64_t channels, float *__restrict total) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4, x += 4 * channels) {
+    const float *x1 = x + channels, *x2 = x1 + channels, *x3 = x2 + channels;
+    for (int64_t c = 0; c < channels; ++c) total[c] += (x[c] + x1[c]) + (x2[c] + x3[c]);
+  }
+  for (; row < rows; ++row, x += channels) {
+    for (int64_t c = 0; c < channels; ++c) total[c] += x[c];
   }
 }
 
 // y = u * s + shortcut, then ReLU.
-SENET_VECTORISED void scale_add_relu(const float *u, const float *s, const float *shortcut, int64_t rows,
-                                     int64_t channels, float *y) {
+SENET_VECTORISED void scale_add_relu(const float *u, const float *__restrict s, const float *__restrict shortcut,
+                                     int64_t rows, int64_t channels, float *y) {
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = row * channels;
     for (int64_t c = 0; c < channels; ++c) {
       const float sum = u[at + c] * s[c] + shortcut[at + c];
-      y[at + c] = sum > 0 ? sum : 0;
+      y[at + c] = sum < 0 ? 0 : sum;  // NaN stays NaN
     }
   }
 }
 
 // g = grad where y > 0, else 0; total[c] += sum of g * u.
-SENET_VECTORISED void mask_and_dot(const float *grad, const float *y, const float *u, int64_t rows, int64_t channels,
-                                   float *g, float *total, float *block) {
-  constexpr int64_t kBlock = 64;
-  for (int64_t start = 0; start < rows; start += kBlock) {
-    const int64_t end = std::min(rows, start + kBlock);
-    for (int64_t c = 0; c < channels; ++c) block[c] = 0;
-    for (int64_t row = start; row < end; ++row) {
-      const int64_t at = row * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        const float masked = y[at + c] > 0 ? grad[at + c] : 0;
-        g[at + c] = masked;
-        block[c] += masked * u[at + c];
-      }
+SENET_VECTORISED void mask_and_dot(const float *__restrict grad, const float *__restrict y, const float *__restrict u,
+                                   int64_t rows, int64_t channels, float *__restrict g, float *__restrict total) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float masked = y[at + c] <= 0 ? 0 : grad[at + c];
+      g[at + c] = masked;
+      total[c] += masked * u[at + c];
     }
-    for (int64_t c = 0; c < channels; ++c) total[c] += block[c];
   }
 }
 
 // du = g * s + dz, where dz is the same for all rows.
-SENET_VECTORISED void scale_and_spread(const float *g, const float *s, const float *dz, int64_t rows,
-                                       int64_t channels, float *du) {
+SENET_VECTORISED void scale_and_spread(const float *__restrict g, const float *__restrict s,
+                                       const float *__restrict dz, int64_t rows, int64_t channels,
+                                       float *__restrict du) {
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = row * channels;
     for (int64_t c = 0; c < channels; ++c) du[at + c] = g[at + c] * s[c] + dz[c];
   }
 }
 
-// The rows of N samples, cut into about as many pieces as there are threads.
-struct Pieces {
-  int64_t samples, rows, channels, per_sample;
-
-  explicit Pieces(const Tensor &u)
-      : samples(u.size(0)), rows(u.size(2) * u.size(3)), channels(u.size(1)) {
-    const int64_t threads = at::get_num_threads();
-    per_sample = std::clamp<int64_t>((threads + samples - 1) / samples, 1, rows);
-  }
-
-  // Calls body(piece, sample, first value, rows) for each piece, on all threads.
-  template <typename Body>
-  void each(Body body) const {
-    at::parallel_for(0, samples * per_sample, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t piece = begin; piece < end; ++piece) {
-        const int64_t sample = piece / per_sample, part = piece % per_sample;
-        const int64_t first = rows * part / per_sample, last = rows * (part + 1) / per_sample;
-        body(piece, sample, (sample * rows + first) * channels, last - first);
-      }
-    });
-  }
-
-  // [N, C] sums that body(piece, sample, first, rows, total, scratch) adds up.
-  template <typename Body>
-  Tensor sums(const Tensor &like, Body body) const {
-    Tensor partial = at::zeros({samples * per_sample, channels}, like.options());
-    float *totals = partial.data_ptr<float>();
-    each([&](int64_t piece, int64_t sample, int64_t first, int64_t count) {
-      std::vector<float> scratch(channels);
-      body(piece, sample, first, count, totals + piece * channels, scratch.data());
-    });
-    return per_sample == 1 ? partial : partial.view({samples, per_sample, channels}).sum(1);
-  }
-};
-
-bool is_plain_map(const Tensor &x) {
-  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.dim() == 4 && x.numel() > 0 &&
-         x.is_contiguous(at::MemoryFormat::ChannelsLast);
-}
-
 Tensor channel_means(const Tensor &u) {
-  const Pieces pieces(u);
+  const Pieces pieces = Pieces::of_samples(u);
   const float *values = u.const_data_ptr<float>();
-  const Tensor sums = pieces.sums(u, [&](int64_t, int64_t, int64_t first, int64_t rows, float *total, float *scratch) {
-    add_rows(values + first, rows, pieces.channels, total, scratch);
+  const Tensor sums = pieces.sums(1, [&](int64_t first, int64_t rows, float *total) {
+    add_rows(values + first, rows, pieces.channels, total);
   });
-  return sums.div_(static_cast<double>(pieces.rows));
+  return sums.div(static_cast<double>(pieces.rows)).to(at::kFloat);
 }
 
 void write_scale_add_relu(const Tensor &u, const Tensor &s, const Tensor &shortcut, const Tensor &y) {
-  const Pieces pieces(u);
+  const Pieces pieces = Pieces::of_samples(u);
   const float *u_values = u.const_data_ptr<float>(), *gate = s.const_data_ptr<float>();
   const float *shortcut_values = shortcut.const_data_ptr<float>();
   float *out = y.data_ptr<float>();
@@ -168,17 +116,17 @@ struct ExciteAddRelu : torch::autograd::Function<ExciteAddRelu> {
     const Tensor &u = saved[0], &y = saved[1], &z = saved[2], &hidden = saved[3], &s = saved[4];
     const Tensor w1 = as_matrix(saved[5]), w2 = as_matrix(saved[6]);
     const Tensor grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
-    const Pieces pieces(u);
+    const Pieces pieces = Pieces::of_samples(u);
 
     Tensor g = at::empty_like(u);
     const float *grad_values = grad.const_data_ptr<float>(), *y_values = y.const_data_ptr<float>();
     const float *u_values = u.const_data_ptr<float>();
     float *g_values = g.data_ptr<float>();
-    const Tensor ds =
-        pieces.sums(u, [&](int64_t, int64_t, int64_t first, int64_t rows, float *total, float *scratch) {
-          mask_and_dot(grad_values + first, y_values + first, u_values + first, rows, pieces.channels,
-                       g_values + first, total, scratch);
-        });
+    const Tensor sums = pieces.sums(1, [&](int64_t first, int64_t rows, float *total) {
+      mask_and_dot(grad_values + first, y_values + first, u_values + first, rows, pieces.channels, g_values + first,
+                   total);
+    });
+    const Tensor ds = sums.to(at::kFloat);                    // of the gate, [N, C]
 
     const Tensor d2 = ds * s * (1 - s);                       // before the sigmoid, [N, C]
     const Tensor d1 = d2.mm(w2).mul_(hidden.gt(0));           // before the inner ReLU, [N, C / r]
@@ -215,7 +163,7 @@ int senet_excite_add_relu(const Tensor *u, const Tensor *shortcut, const Tensor 
                           const Tensor *w2, const Tensor *b2, Tensor **out) {
   return senet::guarded([&] {
     const Bias first = senet::optional(b1), second = senet::optional(b2);
-    if (!is_plain_map(*u) || !is_plain_map(*shortcut)) {
+    if (!senet::is_plain_map(*u) || !senet::is_plain_map(*shortcut)) {
       senet::hand_over(composed(*u, *shortcut, *w1, first, *w2, second), out);
     } else if (at::GradMode::is_enabled()) {
       senet::hand_over(ExciteAddRelu::apply(*u, *shortcut, *w1, first, *w2, second), out);

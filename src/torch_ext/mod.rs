@@ -4,6 +4,7 @@
 
 pub mod conv;
 pub mod excite;
+pub mod norm;
 
 use crate::error::{Result, failed};
 use std::ffi::{CStr, c_char, c_int};

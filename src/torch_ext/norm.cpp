@@ -1,0 +1,184 @@
+// Batch normalisation in training with the ReLU behind it as one operator.
+//
+// libtorch walks over the feature map five times forward and eight times backward (the ReLU on its own, its mask
+// written out, ...); here it is three and five: the mask is computed again from x, which costs less than reading it.
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+
+#include "rows.h"
+
+using at::Tensor;
+using senet::Pieces;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// total[c] += sum of d, total[channels + c] += sum of d * d, with d = x - shift. The shift, some value of the channel,
+// keeps the variance exact where the mean is large beside the deviation.
+SENET_VECTORISED void add_moments(const float *__restrict x, const float *__restrict shift, int64_t rows,
+                                  int64_t channels, float *__restrict total) {
+  float *__restrict squares = total + channels;
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2, x += 2 * channels) {
+    const float *next = x + channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float d0 = x[c] - shift[c], d1 = next[c] - shift[c];
+      total[c] += d0 + d1;
+      squares[c] += d0 * d0 + d1 * d1;
+    }
+  }
+  for (; row < rows; ++row, x += channels) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const float d = x[c] - shift[c];
+      total[c] += d;
+      squares[c] += d * d;
+    }
+  }
+}
+
+// y = a * x + b, then ReLU if asked for.
+SENET_VECTORISED void affine(const float *__restrict x, const float *__restrict a, const float *__restrict b,
+                             int64_t rows, int64_t channels, bool relu, float *__restrict y) {
+  const float floor = relu ? 0 : -INFINITY;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float value = x[at + c] * a[c] + b[c];
+      y[at + c] = value < floor ? floor : value;  // NaN stays NaN
+    }
+  }
+}
+
+// With g = grad where the output was above its floor: total[c] += sum of g, total[channels + c] += sum of g * (x - mean).
+SENET_VECTORISED void add_gradient_moments(const float *__restrict grad, const float *__restrict x,
+                                           const float *__restrict a, const float *__restrict b,
+                                           const float *__restrict mean, int64_t rows, int64_t channels, bool relu,
+                                           float *__restrict total) {
+  float *__restrict products = total + channels;
+  const float floor = relu ? 0 : -INFINITY;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float g = x[at + c] * a[c] + b[c] <= floor ? 0 : grad[at + c];
+      total[c] += g;
+      products[c] += g * (x[at + c] - mean[c]);
+    }
+  }
+}
+
+// dx = a * g + c1 * x + c0.
+SENET_VECTORISED void write_gradient(const float *__restrict grad, const float *__restrict x,
+                                     const float *__restrict a, const float *__restrict b,
+                                     const float *__restrict c1, const float *__restrict c0, int64_t rows,
+                                     int64_t channels, bool relu, float *__restrict dx) {
+  const float floor = relu ? 0 : -INFINITY;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t at = row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float g = x[at + c] * a[c] + b[c] <= floor ? 0 : grad[at + c];
+      dx[at + c] = a[c] * g + c1[c] * x[at + c] + c0[c];
+    }
+  }
+}
+
+struct BatchNormRelu : torch::autograd::Function<BatchNormRelu> {
+  static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &gamma, const Tensor &beta,
+                        const Tensor &running_mean, const Tensor &running_var, double momentum, double epsilon,
+                        bool relu) {
+    const Pieces pieces = Pieces::of_all(x);
+    const int64_t channels = pieces.channels, count = pieces.rows;
+    const float *values = x.const_data_ptr<float>();
+    const Tensor moments = pieces.sums(2, [&](int64_t first, int64_t rows, float *total) {
+      add_moments(values + first, values, rows, channels, total);  // the first row is the shift
+    });
+
+    Tensor mean = at::empty({channels}, x.options()), inverse = at::empty_like(mean);
+    Tensor a = at::empty_like(mean), b = at::empty_like(mean);
+    const Tensor gamma_c = gamma.contiguous(), beta_c = beta.contiguous();
+    const double *sums = moments.const_data_ptr<double>();
+    float *old_mean = running_mean.data_ptr<float>(), *old_var = running_var.data_ptr<float>();
+    for (int64_t c = 0; c < channels; ++c) {
+      const double offset = sums[c] / count;
+      const double m = values[c] + offset;
+      const double variance = std::max(0.0, sums[channels + c] / count - offset * offset);
+      const double inverse_c = 1 / std::sqrt(variance + epsilon);
+      const double a_c = gamma_c.const_data_ptr<float>()[c] * inverse_c;
+      mean.data_ptr<float>()[c] = static_cast<float>(m);
+      inverse.data_ptr<float>()[c] = static_cast<float>(inverse_c);
+      a.data_ptr<float>()[c] = static_cast<float>(a_c);
+      b.data_ptr<float>()[c] = static_cast<float>(beta_c.const_data_ptr<float>()[c] - m * a_c);
+      const double unbiased = variance * count / std::max<int64_t>(count - 1, 1);
+      old_mean[c] = static_cast<float>((1 - momentum) * old_mean[c] + momentum * m);
+      old_var[c] = static_cast<float>((1 - momentum) * old_var[c] + momentum * unbiased);
+    }
+
+    Tensor y = at::empty_like(x);
+    float *out = y.data_ptr<float>();
+    const float *a_values = a.const_data_ptr<float>(), *b_values = b.const_data_ptr<float>();
+    pieces.each([&](int64_t, int64_t, int64_t first, int64_t rows) {
+      affine(values + first, a_values, b_values, rows, channels, relu, out + first);
+    });
+    ctx->save_for_backward({x, mean, inverse, a, b});
+    ctx->saved_data["relu"] = relu;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0];
+    const Tensor grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const float *mean = saved[1].const_data_ptr<float>(), *inverse = saved[2].const_data_ptr<float>();
+    const float *a = saved[3].const_data_ptr<float>(), *b = saved[4].const_data_ptr<float>();
+    const bool relu = ctx->saved_data["relu"].toBool();
+    const Pieces pieces = Pieces::of_all(x);
+    const int64_t channels = pieces.channels, count = pieces.rows;
+    const float *values = x.const_data_ptr<float>(), *grad_values = grad.const_data_ptr<float>();
+    const Tensor moments = pieces.sums(2, [&](int64_t first, int64_t rows, float *total) {
+      add_gradient_moments(grad_values + first, values + first, a, b, mean, rows, channels, relu, total);
+    });
+
+    Tensor dgamma = at::empty({channels}, x.options()), dbeta = at::empty_like(dgamma);
+    std::vector<float> c1(channels), c0(channels);
+    const double *sums = moments.const_data_ptr<double>();
+    for (int64_t c = 0; c < channels; ++c) {
+      const double sum = sums[c], product = sums[channels + c], inverse_c = inverse[c];
+      dgamma.data_ptr<float>()[c] = static_cast<float>(product * inverse_c);
+      dbeta.data_ptr<float>()[c] = static_cast<float>(sum);
+      const double slope = -a[c] * inverse_c * inverse_c * product / count;
+      c1[c] = static_cast<float>(slope);
+      c0[c] = static_cast<float>(-a[c] * sum / count - slope * mean[c]);
+    }
+
+    Tensor dx = at::empty_like(x);
+    float *out = dx.data_ptr<float>();
+    pieces.each([&](int64_t, int64_t, int64_t first, int64_t rows) {
+      write_gradient(grad_values + first, values + first, a, b, c1.data(), c0.data(), rows, channels, relu,
+                     out + first);
+    });
+    return {dx, dgamma, dbeta, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// relu?(batch_norm(x)) with the batch's statistics, which also move the running ones.
+int senet_batch_norm_relu(const Tensor *x, const Tensor *gamma, const Tensor *beta, const Tensor *running_mean,
+                          const Tensor *running_var, double momentum, double epsilon, int relu, Tensor **out) {
+  return senet::guarded([&] {
+    if (senet::is_plain_map(*x) && gamma->scalar_type() == at::kFloat) {
+      senet::hand_over(
+          BatchNormRelu::apply(*x, *gamma, *beta, *running_mean, *running_var, momentum, epsilon, relu != 0), out);
+      return;
+    }
+    Tensor y = at::batch_norm(*x, *gamma, *beta, *running_mean, *running_var, /*training=*/true, momentum, epsilon,
+                              /*cudnn_enabled=*/true);
+    senet::hand_over(relu != 0 ? y.relu_() : y, out);
+  });
+}
+
+}  // extern "C"
