@@ -12,7 +12,8 @@ use crate::rng::fnv1a;
 use anyhow::Context;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -83,11 +84,7 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
     let previous = sibling(dir, "previous");
     remove(&partial)?;
     files::create_dir(&partial)?;
-    let metadata = HashMap::from([
-        ("format".to_string(), "pt".to_string()),
-        ("model".to_string(), identity.model.to_string()),
-        ("senet".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-    ]);
+    let metadata = json!({ "format": "pt", "model": identity.model, "senet": env!("CARGO_PKG_VERSION") });
     let weights = net.tensors().iter().map(|named| (named.param.name.clone(), named.tensor.shallow_clone()));
     let mut marks = BTreeMap::new();
     for (name, tensors) in [(MODEL, weights.collect()), (OPTIM, sgd.state())] {
@@ -216,13 +213,10 @@ pub fn load_weights(path: &Path, net: &Net) -> Result<()> {
     }
     let known: std::collections::HashSet<&str> =
         net.tensors().iter().map(|named| named.param.name.as_str()).collect();
-    complaints.extend(
-        tensors
-            .names()
-            .into_iter()
-            .filter(|name| !known.contains(name))
-            .map(|name| format!("`{name}` is left over")),
-    );
+    let mut left_over: Vec<&str> =
+        tensors.names().into_iter().filter(|name| !known.contains(name)).collect();
+    left_over.sort_unstable();
+    complaints.extend(left_over.iter().map(|name| format!("`{name}` is left over")));
     if !complaints.is_empty() {
         let shown = complaints.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
         let rest = complaints.len().saturating_sub(6);
@@ -248,23 +242,34 @@ fn remove(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn serialise(tensors: Vec<(String, Tensor)>, metadata: &HashMap<String, String>) -> Result<Vec<u8>> {
-    let mut stored = Vec::new();
+/// A safetensors file. Its header is written here because the crate's own writer hashes the metadata into another
+/// order in every process, and the same training should give the same bytes.
+fn serialise(mut tensors: Vec<(String, Tensor)>, metadata: &Value) -> Result<Vec<u8>> {
+    tensors.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut header = Map::from_iter([("__metadata__".to_string(), metadata.clone())]);
+    let mut end = 0;
+    for (name, tensor) in &tensors {
+        let start = end;
+        end += tensor.numel() * 4;
+        let entry = json!({ "dtype": "F32", "shape": tensor.size(), "data_offsets": [start, end] });
+        header.insert(name.clone(), entry);
+    }
+    let mut text = serde_json::to_vec(&header)?;
+    // Spaces, so that the values begin at a multiple of eight.
+    text.resize(text.len().next_multiple_of(8), b' ');
+
+    let mut bytes = Vec::with_capacity(8 + text.len() + end);
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text);
     for (name, tensor) in tensors {
         let failed = || format!("cannot save `{name}`");
         let host = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous());
         let host = host.torch_context(failed)?;
-        let count = host.numel();
-        let mut bytes = vec![0; count * 4];
-        host.f_copy_data_u8(&mut bytes, count).torch_context(failed)?;
-        let shape: Vec<usize> = host.size().iter().map(|&side| side as usize).collect();
-        stored.push((name, shape, bytes));
+        let (start, count) = (bytes.len(), host.numel());
+        bytes.resize(start + count * 4, 0);
+        host.f_copy_data_u8(&mut bytes[start..], count).torch_context(failed)?;
     }
-    let views = stored.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a float32 has four bytes");
-        (name.as_str(), view)
-    });
-    Ok(safetensors::serialize(views, Some(metadata.clone()))?)
+    Ok(bytes)
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
