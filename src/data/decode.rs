@@ -2,7 +2,7 @@
 
 use super::Image;
 use crate::error::{Result, failed};
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageError, ImageReader, Limits};
 use std::io::Cursor;
 use turbojpeg::{Decompressor, PixelFormat};
 
@@ -23,21 +23,25 @@ pub fn decode(bytes: &[u8]) -> Result<Image> {
     {
         return Ok(image);
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let guessed = || ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let unreadable = |error: ImageError| failed(error.to_string().to_lowercase());
+    let mut reader = guessed()?;
     if reader.format().is_none() {
         let start: String = String::from_utf8_lossy(&bytes[..bytes.len().min(12)]).escape_debug().collect();
         return Err(failed(format!("not an image (it starts with \"{start}\")")).into());
     }
+    // The size first: a decoder's own limit would only say that memory is short.
+    let (width, height) = guessed()?.into_dimensions().map_err(unreadable)?;
+    check_size(width as usize, height as usize)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(4 * MAX_PIXELS as u64);
     reader.limits(limits);
-    let rgb = reader.decode().map_err(|error| failed(error.to_string().to_lowercase()))?;
+    let rgb = reader.decode().map_err(unreadable)?;
     let rgb = match rgb {
         DynamicImage::ImageRgb8(rgb) => rgb,
         other => other.to_rgb8(),
     };
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-    check_size(width, height)?;
     Ok(Image { width, height, channels: 3, pixels: rgb.into_raw() })
 }
 
@@ -113,6 +117,7 @@ mod tests {
         let mut bomb = encoded(ImageFormat::Jpeg);
         let frame = bomb.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
         bomb[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
-        assert!(decode(&bomb).unwrap_err().to_string().contains("65535 × 65535"));
+        let message = decode(&bomb).unwrap_err().to_string();
+        assert!(message.contains("65535 × 65535"), "{message}");
     }
 }
