@@ -4,7 +4,6 @@
 use super::{Dataset, Image, Split, missing};
 use crate::error::{Result, failed};
 use crate::files;
-use anyhow::Context;
 use flate2::read::MultiGzDecoder;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -57,7 +56,10 @@ impl IdxDataset {
                 .into());
         }
         if shape.contains(&0) {
-            return Err(failed(format!("{} holds no pixels", image_file.display())).into());
+            let message = format!("{} holds no pixels (its dimensions are {shape:?})", image_file.display());
+            return Err(failed(message)
+                .hint("the file is damaged or of another data set; fetch it again")
+                .into());
         }
         let classes = 1 + usize::from(*labels.iter().max().expect("there is a label for each image"));
         let is_fashion = dir.to_string_lossy().contains("fashion") && classes == FASHION_MNIST.len();
@@ -100,30 +102,38 @@ fn read(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
         failed(format!("{}: {what}", path.display()))
             .hint("the file is damaged or of another format; fetch it again")
     };
-    let mut bytes = Vec::new();
-    if packed.starts_with(&[0x1f, 0x8b]) {
-        let unpacked = MultiGzDecoder::new(packed.as_slice()).take(MAX_BYTES).read_to_end(&mut bytes);
-        unpacked.map_err(|error| damaged(format!("the gzip stream is broken ({error})")))?;
-    } else {
-        bytes = packed;
-    }
-    let header = 4 + 4 * dimensions;
-    if bytes.len() < header || bytes[..3] != [0, 0, 8] {
+    let broken = |error| damaged(format!("the gzip stream is broken ({error})"));
+    let mut stream: Box<dyn Read> = match packed.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(MultiGzDecoder::new(packed.as_slice())),
+        false => Box::new(packed.as_slice()),
+    };
+    let mut header = Vec::new();
+    let header_bytes = 4 + 4 * dimensions;
+    stream.by_ref().take(header_bytes as u64).read_to_end(&mut header).map_err(broken)?;
+    if header.len() < header_bytes || header[..3] != [0, 0, 8] {
         return Err(damaged("not an IDX file of unsigned bytes".to_string()).into());
     }
-    if usize::from(bytes[3]) != dimensions {
-        return Err(damaged(format!("{dimensions} dimension(s) expected, {} found", bytes[3])).into());
+    if usize::from(header[3]) != dimensions {
+        return Err(damaged(format!("{dimensions} dimension(s) expected, {} found", header[3])).into());
     }
-    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
-    let shape: Vec<usize> = (0..dimensions).map(|axis| word(4 + 4 * axis)).collect();
-    let values = shape.iter().try_fold(1usize, |total, side| total.checked_mul(*side));
-    let values = values.with_context(|| format!("{}: impossible dimensions {shape:?}", path.display()))?;
-    if bytes.len() - header != values {
-        let found = bytes.len() - header;
-        return Err(damaged(format!("the header promises {values} values, but {found} follow")).into());
+    let shape: Vec<usize> = header[4..]
+        .chunks_exact(4)
+        .map(|word| u32::from_be_bytes(word.try_into().expect("four bytes")) as usize)
+        .collect();
+    let values = shape.iter().try_fold(1u64, |total, side| total.checked_mul(*side as u64));
+    let Some(values) = values.filter(|values| *values <= MAX_BYTES) else {
+        return Err(damaged(format!("impossible dimensions {shape:?}")).into());
+    };
+    // One more than is promised, and never all that a small packed file can unfold to.
+    let mut bytes = Vec::new();
+    stream.take(values + 1).read_to_end(&mut bytes).map_err(broken)?;
+    match bytes.len() as u64 {
+        found if found == values => Ok((shape, bytes)),
+        found if found > values => {
+            Err(damaged(format!("the header promises {values} values, but more follow")).into())
+        }
+        found => Err(damaged(format!("the header promises {values} values, but {found} follow")).into()),
     }
-    bytes.drain(..header);
-    Ok((shape, bytes))
 }
 
 impl Dataset for IdxDataset {
