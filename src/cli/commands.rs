@@ -18,7 +18,7 @@ use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
 use crate::report::table::{Table, grouped};
 use crate::rng::fnv1a;
-use crate::run::{Checkpoint, Provenance, RunDir};
+use crate::run::{Checkpoint, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
@@ -68,7 +68,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
     let stop = stop_flag()?;
     let (setup, run, resume) = match &args.resume {
         None => {
-            let setup = Setup::new(experiment(&args.experiment)?)?;
+            let setup = Setup::for_training(experiment(&args.experiment)?)?;
             let name = &setup.experiment.name;
             let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
             let run = RunDir::create(&path, &setup.experiment)?;
@@ -80,7 +80,9 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
             // Where the run goes on is no part of what it computes.
             experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
             experiment.threads = args.experiment.threads.or(experiment.threads);
-            (Setup::new(experiment)?, run, true)
+            // A run that broke before its first checkpoint begins anew, in the folder that it has already.
+            let begun = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
+            (Setup::for_training(experiment)?, run, begun)
         }
     };
     run.note_start(&Provenance::here(setup.device))?;

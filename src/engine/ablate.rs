@@ -7,7 +7,7 @@ use crate::error::{Result, usage};
 use crate::experiment::sweep::{Row, Sweep};
 use crate::report::event::Observer;
 use crate::report::table::{Table, grouped, percent};
-use crate::run::{Checkpoint, Provenance, RunDir};
+use crate::run::{Checkpoint, Provenance, RunDir, checkpoint};
 use serde::Serialize;
 use std::path::Path;
 
@@ -65,7 +65,7 @@ pub trait RowObserver: Observer {
 pub fn plan(sweep: &Sweep) -> Result<Results> {
     let mut results = Results { title: sweep.title.clone(), rows: Vec::new() };
     let first = sweep.rows.first().expect("a sweep has rows");
-    let base = Setup::new(first.experiment.clone())?;
+    let base = Setup::for_training(first.experiment.clone())?;
     for row in &sweep.rows {
         let mut experiment = row.experiment.clone();
         experiment.data = base.experiment.data.clone();
@@ -90,7 +90,7 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
             Some(summary) => summary,
             None => {
                 run.note_start(&Provenance::here(setup.device))?;
-                let resume = run.checkpoint(Checkpoint::Last).exists();
+                let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
                 let mut ctx = Context { run: &run, observer: &mut *observer, stop };
                 match train::run(&setup, resume, &mut ctx)? {
                     train::Outcome::Finished(summary) => summary,
@@ -106,7 +106,7 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
 
 /// The row's run, made or found.
 fn open_row(row: &Row, folder: &Path) -> Result<(Setup, RunDir)> {
-    let setup = Setup::new(row.experiment.clone())?;
+    let setup = Setup::for_training(row.experiment.clone())?;
     if !folder.exists() {
         let run = RunDir::create(folder, &setup.experiment)?;
         return Ok((setup, run));

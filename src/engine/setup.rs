@@ -1,12 +1,12 @@
 //! From an experiment to everything that training it needs, checked before anything is written.
 
 use crate::data::{Dataset, Normalise, Split};
-use crate::error::{Result, failed};
+use crate::error::{Result, failed, usage};
 use crate::experiment::Experiment;
 use crate::models;
 use crate::net::Node;
 use crate::net::cost::{Cost, Shape, cost};
-use crate::optim::Timeline;
+use crate::optim::{Schedule, Timeline};
 use std::sync::Arc;
 use tch::Device;
 
@@ -50,6 +50,40 @@ impl Setup {
         Ok(Self { experiment, train, eval, node, cost, device })
     }
 
+    /// The same, with what only training needs checked as well: its length, its schedule and its batches.
+    ///
+    /// # Errors
+    /// When anything does not fit together.
+    pub fn for_training(experiment: Experiment) -> Result<Self> {
+        let setup = Self::new(experiment)?;
+        let timeline = setup.timeline()?;
+        Schedule::new(&setup.experiment.schedule, timeline)?;
+        setup.check_smallest_batch(timeline)?;
+        Ok(setup)
+    }
+
+    /// Refuses a batch that leaves batch normalisation a single value a channel: its variance is 0 / 0, which
+    /// training survives and every later evaluation does not.
+    fn check_smallest_batch(&self, timeline: Timeline) -> Result<()> {
+        let (samples, batch_size) = (self.train.len(), self.experiment.train.batch_size);
+        let smallest = match samples % batch_size {
+            rest if rest > 0 && timeline.total_steps >= timeline.steps_per_epoch => rest,
+            _ => batch_size.min(samples),
+        };
+        let normalised = self.cost.stages.iter().filter(|stage| stage.params.bn_statistics > 0);
+        let single_pixel = normalised.map(|stage| stage.output).find(|map| map.height * map.width == 1);
+        if let (1, Some(map)) = (smallest, single_pixel) {
+            let message = format!(
+                "{samples} images in batches of {batch_size} (`train.batch_size`) leave a batch of 1, and batch \
+                 normalisation needs more than the one value a channel of a map of {map}"
+            );
+            return Err(usage(message)
+                .hint("choose another `train.batch_size`, or a larger `data.size`")
+                .into());
+        }
+        Ok(())
+    }
+
     /// Length of the run in steps.
     ///
     /// # Errors
@@ -60,7 +94,7 @@ impl Setup {
         if total_steps == 0 {
             let message =
                 format!("`train.duration` is {}, less than one step", self.experiment.train.duration);
-            return Err(crate::error::usage(message).into());
+            return Err(usage(message).hint("for example \"2ep\" or \"500st\"").into());
         }
         Ok(Timeline { total_steps, steps_per_epoch })
     }

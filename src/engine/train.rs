@@ -184,6 +184,10 @@ fn epoch(
     Ok(progress.step == end)
 }
 
+/// What to do when a loss is no longer finite.
+const DIVERGED: &str =
+    "lower `optim.lr` or lengthen `schedule.warmup`; a checkpoint, if there is one, is from before";
+
 /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
 fn log_steps(
     counters: &Counters,
@@ -202,9 +206,8 @@ fn log_steps(
     if !recent.loss().is_finite() {
         let (step, loss) = (progress.step, recent.loss());
         let message =
-            format!("the training loss became {loss} at step {step} or just before (learning rate {lr:.4})");
-        let hint = "lower `optim.lr` or lengthen `schedule.warmup`; the last checkpoint is from before";
-        return Err(failed(message).hint(hint).into());
+            format!("the training loss became {loss} at step {step} or just before (learning rate {lr:.3e})");
+        return Err(failed(message).hint(DIVERGED).into());
     }
     let images_per_second = recent.seen as f64 / seconds;
     ctx.emit(&Event::Steps {
@@ -225,6 +228,11 @@ fn close_epoch(
     ctx: &mut Context<'_>,
 ) -> Result<Evaluation> {
     let eval = evaluate_now(setup, learner, ctx)?;
+    if !eval.loss.is_finite() {
+        // The last step before an evaluation can ruin the weights after its own loss was computed.
+        let message = format!("the evaluation loss became {} after step {}", eval.loss, progress.step);
+        return Err(failed(message).hint(DIVERGED).into());
+    }
     let (totals, seconds) = (progress.epoch_totals, progress.epoch_seconds);
     let best = progress.best_top1.is_none_or(|best| eval.top1.accuracy > best);
     if best {

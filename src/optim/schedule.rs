@@ -103,7 +103,7 @@ impl Schedule {
     /// Translates all durations to steps.
     ///
     /// # Errors
-    /// When a drop comes every 0 steps or a factor is not between 0 and 1.
+    /// When a drop comes every 0 steps or a factor or `end` is not between 0 and 1.
     pub fn new(spec: &ScheduleSpec, timeline: Timeline) -> Result<Self> {
         let (ScheduleSpec::Constant { warmup }
         | ScheduleSpec::Cosine { warmup, .. }
@@ -121,6 +121,11 @@ impl Schedule {
             && !(*factor > 0.0 && *factor <= 1.0)
         {
             return Err(usage(format!("`schedule.factor` is {factor}, but it must be in (0, 1]")).into());
+        }
+        if let ScheduleSpec::Cosine { end, .. } | ScheduleSpec::Linear { end, .. } = spec
+            && !(0.0..=1.0).contains(end)
+        {
+            return Err(usage(format!("`schedule.end` is {end}, but it must be from 0 to 1")).into());
         }
         Ok(Self { spec: spec.clone(), warmup: timeline.steps(*warmup), every, total: timeline.total_steps })
     }

@@ -109,6 +109,11 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
     swap().with_context(|| format!("cannot replace the checkpoint {}", dir.display()))
 }
 
+/// Whether there is a checkpoint `dir`, or one before it.
+pub fn exists(dir: &Path) -> bool {
+    [dir.to_path_buf(), sibling(dir, "previous")].iter().any(|dir| dir.join(STATE).is_file())
+}
+
 /// A checkpoint that was found whole.
 #[derive(Debug)]
 pub struct Saved {
@@ -139,15 +144,19 @@ impl Saved {
         let state_file = dir.join(STATE);
         if !state_file.is_file() {
             return Err(failed(format!("no checkpoint in {}", dir.display()))
-                .hint("the run was stopped before its first one; start it anew")
+                .hint("the run was stopped before its first one; `senet train --resume` begins it anew")
                 .into());
         }
+        let damaged = |file: &Path, what: &str| {
+            failed(format!("{} is damaged: {what}", file.display()))
+                .hint("copy the checkpoint from a backup; `checkpoints/best` may still be whole")
+        };
         let state: State = serde_json::from_slice(&files::read(&state_file)?)
-            .map_err(|error| failed(format!("{} is damaged: {error}", state_file.display())))?;
+            .map_err(|error| damaged(&state_file, &error.to_string()))?;
         for (name, mark) in &state.files {
             let path = dir.join(name);
             if FileMark::of(&files::read(&path)?) != *mark {
-                return Err(failed(format!("{} is damaged: it is not what was saved", path.display())).into());
+                return Err(damaged(&path, "it is not what was saved").into());
             }
         }
         Ok(Self { dir: dir.to_path_buf(), state })
@@ -213,8 +222,7 @@ pub fn load_weights(path: &Path, net: &Net) -> Result<()> {
     }
     let known: std::collections::HashSet<&str> =
         net.tensors().iter().map(|named| named.param.name.as_str()).collect();
-    let mut left_over: Vec<&str> =
-        tensors.names().into_iter().filter(|name| !known.contains(name)).collect();
+    let mut left_over: Vec<&str> = tensors.names().into_iter().filter(|name| !known.contains(name)).collect();
     left_over.sort_unstable();
     complaints.extend(left_over.iter().map(|name| format!("`{name}` is left over")));
     if !complaints.is_empty() {

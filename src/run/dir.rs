@@ -54,8 +54,11 @@ impl RunDir {
             return Err(usage(format!("{} exists already", path.display())).hint(hint).into());
         }
         let run = Self { path: path.to_path_buf() };
-        files::create_dir(&run.path.join(CHECKPOINTS))?;
-        run.write_json(CONFIG, experiment)?;
+        files::create_dir(&run.path.join(CHECKPOINTS))
+            .and_then(|()| run.write_json(CONFIG, experiment))
+            .map_err(|error| {
+                failed(format!("{error:#}")).hint("`--out` must name a folder that can be made and written")
+            })?;
         Ok(run)
     }
 
