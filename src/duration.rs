@@ -4,6 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
+/// Longest lengths; arithmetic with them stays exact.
+const MAX_EPOCHS: f64 = 1e6;
+const MAX_STEPS: f64 = 1e12;
+
 /// A length of training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Duration {
@@ -38,8 +42,14 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, String> {
         let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(unit_at);
-        let value = number.parse::<f64>().ok().filter(|value| value.is_finite());
+        let value = number.parse::<f64>().ok();
         match (value, unit.trim()) {
+            (Some(value), "ep") if value > MAX_EPOCHS => {
+                Err(format!("a length of {value:e} epochs has no end: up to {MAX_EPOCHS} are possible"))
+            }
+            (Some(value), "st") if value > MAX_STEPS => {
+                Err(format!("a length of {value:e} steps has no end: up to {MAX_STEPS} are possible"))
+            }
             (Some(value), "ep") => Ok(Duration::Epochs(value)),
             (Some(value), "st") if value.fract() == 0.0 => Ok(Duration::Steps(value as u64)),
             (Some(value), "%") if value <= 100.0 => Ok(Duration::Percent(value)),
@@ -85,6 +95,9 @@ mod tests {
             let duration: Duration = text.parse().unwrap();
             assert_eq!(duration.steps(10, 200), steps, "{text}");
             assert_eq!(duration.to_string(), text);
+        }
+        for endless in ["1000001ep", "2000000000000st"] {
+            assert!(endless.parse::<Duration>().unwrap_err().contains("has no end"), "{endless}");
         }
         for wrong in ["90", "ep", "1.5st", "110%", "-3ep", "3 weeks", ""] {
             assert!(wrong.parse::<Duration>().unwrap_err().contains("90ep"), "{wrong}");

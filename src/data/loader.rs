@@ -66,7 +66,15 @@ impl Plan {
         let start = index * self.batch_size;
         let samples = &self.order[start..(start + self.batch_size).min(self.order.len())];
         let sample_bytes = self.transform.size() * self.transform.size() * self.dataset.channels();
-        pixels.resize(samples.len() * sample_bytes, 0);
+        let bytes = samples.len() * sample_bytes;
+        // Asked for as a question: a process that cannot get what it insists on is ended.
+        if pixels.try_reserve_exact(bytes.saturating_sub(pixels.len())).is_err() {
+            let (count, size) = (samples.len(), self.transform.size());
+            let message =
+                format!("no memory for a batch of {count} images of {size} × {size} ({bytes} bytes)");
+            return Err(failed(message).hint("lower `train.batch_size` or `data.size`").into());
+        }
+        pixels.resize(bytes, 0);
         for (&sample, out) in samples.iter().zip(pixels.chunks_exact_mut(sample_bytes)) {
             let mut random = rng::stream(self.seed, "augment", [self.epoch, sample as u64]);
             self.transform.apply(&self.dataset.image(sample)?, &mut random, out)?;

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor};
 
+/// Largest height and width of a network's input, in pixels.
+pub const MAX_SIZE: usize = 1 << 14;
+
 /// Pixels of one image, row by row, channels innermost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -175,14 +178,17 @@ impl DataSpec {
         if !self.dir.is_dir() {
             return Err(missing(&self.dir).into());
         }
-        if self.dir.join("train").is_dir() {
+        // The evaluation half may come alone.
+        if ["train", "val", "test"].iter().any(|half| self.dir.join(half).is_dir()) {
             return Ok(Source::Folder);
         }
         if idx::find(&self.dir, Split::Train).is_ok() || idx::find(&self.dir, Split::Eval).is_ok() {
             return Ok(Source::Idx);
         }
-        let message =
-            format!("{}: neither `train/` with class folders nor IDX files found", self.dir.display());
+        let message = format!(
+            "{}: neither `train/`, `val/` or `test/` with class folders nor IDX files found",
+            self.dir.display()
+        );
         Err(failed(message)
             .hint("`data.dir` names the folder that directly holds them (`--data DIR`)")
             .into())
@@ -198,9 +204,6 @@ impl DataSpec {
             Some((height, width)) if height == width => height,
             _ => network_size,
         });
-        if size == 0 {
-            return Err(usage("`data.size` is 0, but an image needs at least one pixel").into());
-        }
         self.crop.get_or_insert(if natural == Some((size, size)) { Crop::None } else { Crop::Resized });
         let resize = *self.resize.get_or_insert(match natural {
             Some(_) => size,
@@ -223,11 +226,12 @@ impl DataSpec {
                     values.len(),
                     data.channels()
                 );
-                return Err(usage(message).into());
+                return Err(usage(message).hint("null takes what suits the data").into());
             }
         }
-        if std.iter().any(|value| *value <= 0.0) {
-            return Err(usage("`data.std` holds a value that is not positive").into());
+        if let Some(value) = std.iter().find(|value| !(1e-6..=1e6).contains(*value)) {
+            let message = format!("`data.std` holds {value:e}, but a fraction of 255 is expected");
+            return Err(usage(message).hint("for example 0.25").into());
         }
         Ok(())
     }
@@ -246,7 +250,11 @@ fn missing(dir: &Path) -> crate::error::Problem {
     } else {
         "`--data DIR` (or `data.dir`) names a folder with `train/CLASS/*` and `val/CLASS/*`, or with IDX files"
     };
-    failed(format!("no data: the folder {} does not exist", dir.display())).hint(hint)
+    let message = match dir.exists() {
+        true => format!("no data: {} is not a folder", dir.display()),
+        false => format!("no data: the folder {} does not exist", dir.display()),
+    };
+    failed(message).hint(hint)
 }
 
 /// A seeded part of a data set.

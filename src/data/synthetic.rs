@@ -29,6 +29,12 @@ impl Default for SyntheticSpec {
     }
 }
 
+/// Most classes; their patterns are in memory.
+pub const MAX_CLASSES: usize = 100_000;
+
+/// Most samples of a half; the order of an epoch is in memory.
+pub const MAX_SAMPLES: usize = 10_000_000;
+
 /// Side of the coarse grid that a class's pattern is made of.
 const GRID: usize = 5;
 

@@ -3,7 +3,7 @@
 use super::setup::Setup;
 use super::train::Learner;
 use crate::data::loader::Batch;
-use crate::error::{Result, TorchContext};
+use crate::error::{Result, TorchContext, failed};
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
 use std::time::Instant;
@@ -112,18 +112,28 @@ fn time(setup: &Setup, steps: usize, mut step: impl FnMut() -> Result<()>) -> Re
     Ok(figures)
 }
 
+/// Bytes that differ, for shapes that are too large as well: then an error comes back. (tch panics where an
+/// operation that takes a number, such as `arange`, fails.)
 fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {
-    let (n, size, channels) = (batch_size as i64, size as i64, setup.train.channels() as i64);
-    let classes = setup.train.classes().len() as i64;
-    let values = n * size * size * channels;
+    let doing = || format!("cannot make a batch of {batch_size} images of {size} × {size}");
+    let channels = setup.train.channels();
+    let classes = setup.train.classes().len();
+    let bytes =
+        [batch_size, size, size, channels].iter().try_fold(1usize, |bytes, side| bytes.checked_mul(*side));
+    let mut pixels: Vec<u8> = Vec::new();
+    if bytes.is_none_or(|bytes| pixels.try_reserve_exact(bytes).is_err()) {
+        let message = format!("{}: not enough memory", doing());
+        return Err(failed(message).hint("lower `--batch-size` or `--size`").into());
+    }
+    pixels.extend((0..=250).cycle().take(bytes.unwrap_or(0)));
+    let labels: Vec<i64> = (0..batch_size).map(|sample| (sample % classes) as i64).collect();
     let make = || -> Result<Batch, tch::TchError> {
-        let pixels = Tensor::f_arange(values, (Kind::Int64, Device::Cpu))?.f_remainder(251)?;
-        let pixels = pixels.f_to_kind(Kind::Uint8)?.f_view([n, size, size, channels])?;
-        let labels = Tensor::f_arange(n, (Kind::Int64, Device::Cpu))?.f_remainder(classes)?;
-        let (pixels, labels) = (pixels.f_to_device(setup.device)?, labels.f_to_device(setup.device)?);
+        let shape = [batch_size, size, size, channels].map(|side| side as i64);
+        let pixels = Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?.f_to_device(setup.device)?;
+        let labels = Tensor::f_from_slice(&labels)?.f_to_device(setup.device)?;
         Ok(Batch { pixels, labels, len: batch_size })
     };
-    make().torch_context(|| format!("cannot make a batch of {batch_size} images of {size} × {size}"))
+    make().torch_context(doing)
 }
 
 #[cfg(test)]

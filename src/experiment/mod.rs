@@ -6,7 +6,7 @@
 pub mod load;
 pub mod sweep;
 
-use crate::data::DataSpec;
+use crate::data::{DataSpec, MAX_SIZE, synthetic};
 use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::models::ModelSpec;
@@ -14,6 +14,12 @@ use crate::optim::{ScheduleSpec, SgdSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Cuda, Device};
+
+/// Largest batch, in samples.
+pub const MAX_BATCH_SIZE: usize = 1_000_000;
+
+/// Most threads of one kind. libgomp ends the process when it gets fewer than it was asked for.
+pub const MAX_THREADS: usize = 1024;
 
 /// A training run, described.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,13 +107,9 @@ impl Experiment {
     pub fn check(&self) -> Result<()> {
         self.model.describe(3, 10)?;
         self.optim.check()?;
-        let TrainSpec { batch_size, eval_batch_size, label_smoothing, .. } = &self.train;
-        if *batch_size == 0 || *eval_batch_size == Some(0) {
-            return Err(usage(
-                "a batch size of 0 (`train.batch_size`, `train.eval_batch_size`) trains nothing",
-            )
-            .into());
-        }
+        self.check_name()?;
+        self.check_limits()?;
+        let label_smoothing = &self.train.label_smoothing;
         if !(0.0..1.0).contains(label_smoothing) {
             let message =
                 format!("`train.label_smoothing` is {label_smoothing}, but it must be from 0 to less than 1");
@@ -118,21 +120,51 @@ impl Experiment {
                 format!("`train.duration` is {}, but a run cannot be a share of itself", self.train.duration);
             return Err(usage(message).hint("give it in epochs (\"90ep\") or steps (\"5000st\")").into());
         }
-        if self.threads == Some(0) || self.data.threads == Some(0) {
-            return Err(
-                usage("0 threads (`threads`, `data.threads`) cannot work; use null for all cores").into()
-            );
-        }
         let made_up = &self.data.synthetic;
-        if made_up.classes == 0 || made_up.size == 0 || made_up.train == 0 || made_up.eval == 0 {
-            return Err(usage("`data.synthetic` has a 0 among `classes`, `size`, `train` and `eval`").into());
-        }
         if ![1, 3].contains(&made_up.channels) {
             let message =
                 format!("`data.synthetic.channels` is {}, but images have 1 or 3", made_up.channels);
             return Err(usage(message).into());
         }
-        self.device().map(|_| ())
+        is_device(&self.device)
+    }
+
+    /// The name becomes part of a folder's name, so it must not lead elsewhere.
+    fn check_name(&self) -> Result<()> {
+        let plain = |c: char| !c.is_control() && !['/', '\\'].contains(&c);
+        if self.name.is_empty() || self.name.len() > 100 || !self.name.chars().all(plain) {
+            let message = format!("`name` is {:?}, but it must suit a folder's name", self.name);
+            return Err(usage(message).hint("use 1 to 100 letters, digits and dashes").into());
+        }
+        Ok(())
+    }
+
+    /// Refuses numbers that no machine can serve, before anything tries to.
+    fn check_limits(&self) -> Result<()> {
+        let (train, data, made_up) = (&self.train, &self.data, &self.data.synthetic);
+        let limits = [
+            ("train.batch_size", Some(train.batch_size), MAX_BATCH_SIZE),
+            ("train.eval_batch_size", train.eval_batch_size, MAX_BATCH_SIZE),
+            ("threads", self.threads, MAX_THREADS),
+            ("data.threads", data.threads, MAX_THREADS),
+            ("data.size", data.size, MAX_SIZE),
+            // The default is a little more than the size.
+            ("data.resize", data.resize, 2 * MAX_SIZE),
+            ("data.synthetic.size", Some(made_up.size), MAX_SIZE),
+            ("data.synthetic.classes", Some(made_up.classes), synthetic::MAX_CLASSES),
+            ("data.synthetic.train", Some(made_up.train), synthetic::MAX_SAMPLES),
+            ("data.synthetic.eval", Some(made_up.eval), synthetic::MAX_SAMPLES),
+        ];
+        for (key, value, max) in limits {
+            if let Some(value) = value.filter(|value| !(1..=max).contains(value)) {
+                return Err(usage(format!("`{key}` is {value}, but it must be from 1 to {max}")).into());
+            }
+        }
+        if data.padding > MAX_SIZE {
+            let message = format!("`data.padding` is {}, but it must be from 0 to {MAX_SIZE}", data.padding);
+            return Err(usage(message).into());
+        }
+        Ok(())
     }
 
     /// The device that `device` names.
@@ -144,23 +176,28 @@ impl Experiment {
     }
 }
 
+/// Refuses a name that is none of a device, whether or not the device is there: a run that was trained on a GPU
+/// is read on machines without one.
+fn is_device(name: &str) -> Result<()> {
+    let numbered = name.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok());
+    if numbered || ["auto", "cpu", "cuda"].contains(&name) {
+        return Ok(());
+    }
+    let message = format!("unknown device `{name}` (`device`): expected auto, cpu, cuda or cuda:N");
+    Err(usage(message).into())
+}
+
 /// The device called `name`.
 ///
 /// # Errors
 /// When the name is unknown or the device not there.
 pub fn device(name: &str) -> Result<Device> {
+    is_device(name)?;
     let gpus = Cuda::device_count();
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
         "auto" => return Ok(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu }),
-        "cuda" => 0,
-        other => match other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
-            Some(index) => index,
-            None => {
-                let message = format!("unknown device `{other}`: expected auto, cpu, cuda or cuda:N");
-                return Err(usage(message).into());
-            }
-        },
+        numbered => numbered.strip_prefix("cuda:").map_or(Ok(0), str::parse::<usize>)?,
     };
     if (index as i64) < gpus {
         return Ok(Device::Cuda(index));

@@ -46,6 +46,9 @@ enum Family {
     Cifar { blocks: usize },
 }
 
+/// Most classes; a classifier on 2048 features then holds 8 GB.
+const MAX_CLASSES: i64 = 1_000_000;
+
 const IMAGENET: Shape = Shape { channels: 3, height: 224, width: 224 };
 const CIFAR: Shape = Shape { channels: 3, height: 32, width: 32 };
 
@@ -118,8 +121,10 @@ impl ModelSpec {
             let message = format!("`model.se.reduction` is {}, but a ratio is at least 1", self.se.reduction);
             return Err(usage(message).hint("the paper uses 16; 1 keeps the full width").into());
         }
-        if classes < 1 {
-            return Err(usage(format!("a network needs at least one class, not {classes}")).into());
+        if !(1..=MAX_CLASSES).contains(&classes) {
+            let message =
+                format!("a network of {classes} classes cannot be made: 1 to {MAX_CLASSES} are possible");
+            return Err(usage(message).hint("ImageNet-1k has 1000 classes, ImageNet-21k 21841").into());
         }
         let se = with_se.then_some(&self.se);
         Ok(match entry.family {

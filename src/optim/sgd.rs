@@ -50,7 +50,12 @@ impl SgdSpec {
         let ranges = [
             ("lr", self.lr, self.lr > 0.0 && self.lr.is_finite(), "more than 0"),
             ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to less than 1"),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or more"),
+            (
+                "weight_decay",
+                self.weight_decay,
+                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
+                "0 or more",
+            ),
         ];
         for (key, value, fits, range) in ranges {
             if !fits {
