@@ -1,5 +1,8 @@
 //! The words that users type: clap types, and nothing that does anything.
 
+use crate::data::MAX_SIZE;
+use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -61,22 +64,22 @@ pub struct ExperimentArgs {
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
     /// Passes over the training set (`train.duration`).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number, allow_negative_numbers = true)]
     pub epochs: Option<f64>,
     /// Images in a step (`train.batch_size`).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: Option<usize>,
     /// Peak learning rate (`optim.lr`).
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = number, allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Seed of everything that is random (`seed`).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// auto, cpu, cuda or cuda:N (`device`).
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// Threads of one operation on the CPU (`threads`).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -128,7 +131,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Images in a step.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = batch_size())]
     pub batch_size: Option<u32>,
     /// auto, cpu, cuda or cuda:N; default: the run's.
     #[arg(long, value_name = "DEVICE")]
@@ -161,7 +164,7 @@ pub struct AblateArgs {
     #[command(flatten)]
     pub experiment: ExperimentArgs,
     /// Reduction ratios to compare; a row without SE is added.
-    #[arg(long, value_name = "R,…", value_delimiter = ',', required = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "R,…", value_delimiter = ',', required = true, value_parser = whole, allow_hyphen_values = true)]
     pub ratios: Vec<i64>,
     /// Print the rows with parameters and multiply-adds, and train nothing.
     #[arg(long)]
@@ -189,16 +192,16 @@ pub struct SummaryArgs {
     #[arg(long, conflicts_with = "name")]
     pub list: bool,
     /// Reduction ratio.
-    #[arg(long, value_name = "R", default_value_t = 16, allow_hyphen_values = true)]
+    #[arg(long, value_name = "R", default_value_t = 16, value_parser = whole, allow_hyphen_values = true)]
     pub reduction: i64,
     /// SE blocks without biases, as in the journal's ablations.
     #[arg(long)]
     pub no_se_bias: bool,
     /// Number of classes; default: what the network was made for.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_hyphen_values = true)]
     pub classes: Option<i64>,
     /// Height and width of the input; default: what the network was made for.
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(i64).range(1..=1 << 16))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(i64).range(1..=MAX_SIZE as i64))]
     pub size: Option<i64>,
     /// Print one JSON document.
     #[arg(long)]
@@ -218,10 +221,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "NAME", default_value = "se-resnet-50")]
     pub model: String,
     /// Images in a step.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = batch_size())]
     pub batch_size: u32,
     /// Height and width of the images; default: what the network was made for.
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=MAX_SIZE as i64))]
     pub size: Option<u32>,
     /// Timed steps, after two that are not timed.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
@@ -230,7 +233,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
     /// Threads of one operation on the CPU.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS as i64))]
     pub threads: Option<u32>,
     /// Print one JSON document.
     #[arg(long)]
@@ -248,6 +251,10 @@ pub enum BenchWhat {
 
 /// `senet doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet doctor
+  senet doctor --json")]
 pub struct DoctorArgs {
     /// Print one JSON document.
     #[arg(long)]
@@ -263,4 +270,18 @@ pub struct OutputArgs {
     /// No progress, only the result.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// A number that is one: neither NaN nor infinite.
+fn number(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| "a number is expected, such as 0.5".to_string())
+}
+
+fn whole(text: &str) -> Result<i64, String> {
+    text.trim().parse().map_err(|_| "a whole number is expected, such as 16".to_string())
+}
+
+fn batch_size() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE as i64)
 }

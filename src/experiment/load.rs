@@ -18,13 +18,20 @@ impl Layers {
     /// # Errors
     /// When it cannot be read or is not a JSON object.
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let text = files::read_text(path)?;
+        let text = files::read_text(path).map_err(|error| {
+            let hint = match path.join("config.json").is_file() {
+                true => format!("`senet train --resume {}` goes on with a run", path.display()),
+                false => "name a configuration, or none for the built-in default".to_string(),
+            };
+            usage(format!("{error:#}")).hint(hint)
+        })?;
         let value: Value = serde_json::from_str(&text).map_err(|error| {
             usage(format!("{}: not JSON: {error}", path.display()))
                 .hint("a configuration is one JSON object, without comments or trailing commas")
         })?;
         if !value.is_object() {
-            return Err(usage(format!("{}: a JSON object is expected", path.display())).into());
+            let message = format!("{}: a JSON object is expected", path.display());
+            return Err(usage(message).hint("for example {\"optim\": {\"lr\": 0.1}}").into());
         }
         self.values.push((value, path.display().to_string()));
         Ok(())
@@ -96,16 +103,21 @@ fn merge(under: &mut Value, over: &Value) {
 fn parse(value: Value) -> Result<Experiment, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let mut path = error.path().to_string();
-        let message = error.inner().to_string();
+        let message = in_plain_words(&error.inner().to_string());
         let expected = backticked(message.split_once("expected").map_or("", |(_, list)| list));
         let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
         else {
             let problem = usage(format!("`{path}`: {message}"));
             let wrong = message.strip_prefix("unknown variant `").and_then(|rest| rest.split('`').next());
             let near = wrong.and_then(|wrong| nearest(wrong, expected.iter().copied()));
-            return match near {
-                Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem,
+            let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            return match (near, missing) {
+                (Some(near), _) => problem.hint(format!("did you mean `{near}`?")),
+                // Only what has a `kind` has fields without a default.
+                (None, Some(field)) => problem.hint(format!(
+                    "give all of it at once: `--set '{path}={{\"kind\": …, \"{field}\": …}}'`"
+                )),
+                (None, None) => problem,
             };
         };
         // The path may or may not end with the unknown key itself.
@@ -118,6 +130,21 @@ fn parse(value: Value) -> Result<Experiment, Problem> {
             None => problem,
         }
     })
+}
+
+/// serde's message with the types named as JSON's users know them.
+fn in_plain_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.to_string() };
+    let expected = match expected {
+        "usize" | "u64" => "a whole number, 0 or more",
+        "i64" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        other if other.starts_with("struct ") || other.starts_with("internally tagged enum ") => "an object",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 /// The words between backticks.
@@ -193,7 +220,9 @@ mod tests {
             ("train.duration=10%", "share of itself"),
             ("model.name=se-resnet-51", "unknown network `se-resnet-51`"),
             ("data.crop=padd", "`data.crop`"),
-            ("train.batch_size=0", "batch size of 0"),
+            ("train.batch_size=0", "`train.batch_size` is 0, but it must be from 1"),
+            ("data.synthetic.size=1000000000", "`data.synthetic.size` is 1000000000"),
+            ("name=a/../../b", "`name` is \"a/../../b\""),
             ("device=tpu", "unknown device `tpu`"),
         ] {
             let (message, _) = refusal(assignment);

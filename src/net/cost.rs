@@ -118,7 +118,9 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
         let shape = Shape { channels, height: output(x.height), width: output(x.width) };
         if shape.height < 1 || shape.width < 1 {
             let message = format!("the input is too small: nothing is left of {x} at `{}`", node.name);
-            return Err(usage(message).hint("use a larger `data.size`").into());
+            return Err(usage(message)
+                .hint("use a larger `data.size` (`--size` of `summary` and `bench`)")
+                .into());
         }
         Ok(shape)
     };
