@@ -9,7 +9,7 @@
 //! * [`optim`]: SGD and the learning rate over time;
 //! * [`engine`]: training, evaluation, comparison, measurement;
 //! * [`run`] and [`report`]: what is kept of a run, and what is told;
-//! * [`torch_ext`], [`metrics`], [`duration`], [`rng`], [`files`], [`error`]: the ground.
+//! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`error`]: the ground.
 //!
 //! Read first: [`experiment`], `models/resnet.rs`, [`net::se`], [`engine::train`].
 
@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod models;
 pub mod net;
 pub mod optim;
+pub mod process;
 pub mod report;
 pub mod rng;
 pub mod run;

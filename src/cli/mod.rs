@@ -1,11 +1,12 @@
 //! From words to work: parse, put the experiment together, call an engine, print what it returns.
 
-mod args;
+pub mod args;
 mod commands;
 mod output;
 
 use crate::error::Result;
-use args::{Cli, Command};
+use crate::process;
+use args::{AblateArgs, Cli, Command};
 use clap::Parser;
 use std::panic;
 
@@ -23,6 +24,12 @@ pub fn run(large_blocks_kept: bool) -> u8 {
             return error.exit_code() as u8;
         }
     };
+    if matches!(
+        cli.command,
+        Command::Train(_) | Command::Eval(_) | Command::Ablate(AblateArgs { dry_run: false, .. }) | Command::Bench(_)
+    ) {
+        process::settle_waiting();
+    }
     panic::set_hook(Box::new(|panic| {
         let first_line = panic.to_string();
         let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");

@@ -177,7 +177,7 @@ fn epoch(
         progress.step += 1;
 
         ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: progress.step, total_steps });
-        if progress.step % log_every == 0 || progress.step == end || ctx.stop.is_set() {
+        if progress.step.is_multiple_of(log_every) || progress.step == end || ctx.stop.is_set() {
             log_steps(&counters, epoch, lr, &mut logged, progress, ctx)?;
         }
     }

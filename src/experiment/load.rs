@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn wrong_values_name_their_key() {
         for (assignment, expected) in [
-            ("optim.lr=fast", "`optim.lr`: invalid type: string \"fast\""),
+            ("optim.lr=fast", "`optim.lr`: invalid type: string \"fast\", expected a number"),
             ("optim.lr=-1", "`optim.lr` is -1"),
             ("model.se.reduction=0", "`model.se.reduction` is 0"),
             ("train.duration=90", "90ep"),
@@ -221,7 +221,17 @@ mod tests {
             ("model.name=se-resnet-51", "unknown network `se-resnet-51`"),
             ("data.crop=padd", "`data.crop`"),
             ("train.batch_size=0", "`train.batch_size` is 0, but it must be from 1"),
+            ("train.batch_size=1.5", "expected a whole number, 0 or more"),
+            ("train.eval_batch_size=1000000000000", "`train.eval_batch_size` is 1000000000000"),
+            ("data.mean=0.5", "expected a list"),
+            ("data.padding=1000000000000", "`data.padding` is 1000000000000"),
+            ("data.resize=1000000000", "`data.resize` is 1000000000"),
+            ("data.threads=1000000000", "`data.threads` is 1000000000"),
+            ("data.synthetic.channels=2", "`data.synthetic.channels` is 2"),
             ("data.synthetic.size=1000000000", "`data.synthetic.size` is 1000000000"),
+            ("data.synthetic.train=1000000000000", "`data.synthetic.train` is 1000000000000"),
+            ("train.label_smoothing=1", "`train.label_smoothing` is 1"),
+            ("threads=0", "`threads` is 0"),
             ("name=a/../../b", "`name` is \"a/../../b\""),
             ("device=tpu", "unknown device `tpu`"),
         ] {

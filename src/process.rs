@@ -1,0 +1,31 @@
+//! What a process has to know before libtorch is loaded.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Turns a thread spins for the others of its operation before it sleeps (read by GNU's OpenMP when it is loaded).
+///
+/// By default threads spin for milliseconds. That is the fastest on an idle machine by a little and the slowest on a
+/// busy one by far: a thread that spins keeps the core from the very thread it waits for.
+const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "1000");
+
+/// What a user can say about it; said, it stays.
+const SAID: [&str; 3] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"];
+
+/// Starts this program anew, in the same process, with [`SPIN`] set, unless that is settled already. For commands that
+/// compute; it costs the loading of libtorch (0.3 s). Where it fails, things are as they were.
+pub fn settle_waiting() {
+    if SAID.iter().any(|name| env::var_os(name).is_some()) {
+        return;
+    }
+    if let Ok(program) = env::current_exe() {
+        let mut arguments = env::args_os();
+        let mut command = Command::new(program);
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        // Returns only when it fails.
+        let _ = command.args(arguments).env(SPIN.0, SPIN.1).exec();
+    }
+}
