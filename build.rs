@@ -114,7 +114,9 @@ impl Libtorch {
 
         let unreadable = |problem| format!("cannot read {TORCH_EXT}: {problem}");
         let sources = foreign_files().map_err(unreadable)?;
-        build.files(sources.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cpp")));
+        build.files(
+            sources.iter().filter(|file| file.extension().is_some_and(|extension| extension == "cpp")),
+        );
         let made_of = self.ingredients(&build, &sources).map_err(unreadable)?;
         let note = out.join("torch_ext.made-of");
         if !out.join("libtorch_ext.a").exists() || fs::read(&note).ok().as_ref() != Some(&made_of) {

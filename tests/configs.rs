@@ -40,7 +40,11 @@ fn every_configuration_loads_and_tells_its_story() {
         }
         let command = experiment.about["run"].as_str().unwrap();
         let relative = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
-        assert!(command.contains(relative.to_str().unwrap()), "{}: about.run names another file", path.display());
+        assert!(
+            command.contains(relative.to_str().unwrap()),
+            "{}: about.run names another file",
+            path.display()
+        );
     }
 }
 

@@ -110,7 +110,10 @@ fn logits_losses_and_gradients_equal_those_of_pytorch() {
             } else {
                 let norm = named.tensor.grad().to_kind(Kind::Double).norm().double_value(&[]);
                 let expected = expected["gradient_norms"][parameter].as_f64().unwrap();
-                assert!((norm / expected - 1.0).abs() < 1e-6, "{name}: gradient of {parameter}: {norm} {expected}");
+                assert!(
+                    (norm / expected - 1.0).abs() < 1e-6,
+                    "{name}: gradient of {parameter}: {norm} {expected}"
+                );
             }
         }
         let named = net.trainable().count();
@@ -232,13 +235,15 @@ impl Block {
 
     fn fused(&self, bias: bool) -> Tensor {
         let bias = |b| bias.then_some(b);
-        excite_add_relu(&self.u, &self.shortcut, (&self.w1, bias(&self.b1)), (&self.w2, bias(&self.b2))).unwrap()
+        excite_add_relu(&self.u, &self.shortcut, (&self.w1, bias(&self.b1)), (&self.w2, bias(&self.b2)))
+            .unwrap()
     }
 
     /// Equations 2 to 4 of the paper, one libtorch call each.
     fn plain(&self, bias: bool) -> Tensor {
         let z = self.u.mean_dim([2i64, 3].as_slice(), true, Kind::Float);
-        let fc = |x: &Tensor, w: &Tensor, b: &Tensor| x.conv2d(w, bias.then_some(b), [1, 1], [0, 0], [1, 1], 1);
+        let fc =
+            |x: &Tensor, w: &Tensor, b: &Tensor| x.conv2d(w, bias.then_some(b), [1, 1], [0, 0], [1, 1], 1);
         let s = fc(&fc(&z, &self.w1, &self.b1).relu(), &self.w2, &self.b2).sigmoid();
         (&self.u * s + &self.shortcut).relu()
     }
@@ -249,7 +254,10 @@ impl Block {
         if bias {
             inputs.extend([&self.b1, &self.b2]);
         }
-        Tensor::run_backward(&[(y * weight).sum(Kind::Float)], &inputs, false, false).iter().map(doubles).collect()
+        Tensor::run_backward(&[(y * weight).sum(Kind::Float)], &inputs, false, false)
+            .iter()
+            .map(doubles)
+            .collect()
     }
 }
 
@@ -294,7 +302,8 @@ fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
         let exact_x = x.detach().to_kind(Kind::Double).set_requires_grad(true);
         let fused = batch_norm_relu(&x, &ours, 0.1, 1e-5, relu).unwrap();
         let BatchNorm { gamma, beta, mean, variance } = &theirs;
-        let plain = exact_x.batch_norm(Some(gamma), Some(beta), Some(mean), Some(variance), true, 0.1, 1e-5, true);
+        let plain =
+            exact_x.batch_norm(Some(gamma), Some(beta), Some(mean), Some(variance), true, 0.1, 1e-5, true);
         let plain = if relu { plain.relu() } else { plain };
 
         let same = |what: &str, a: &Tensor, b: &Tensor| {
@@ -304,14 +313,15 @@ fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
         same("output", &fused, &plain);
         same("running mean", &ours.mean, &theirs.mean);
         same("running variance", &ours.variance, &theirs.variance);
-        let weight = channels_last(&(Tensor::from_slice(&uniform("w", x.numel() as i64)).view_as(&x) - 0.3)).unwrap();
+        let weight =
+            channels_last(&(Tensor::from_slice(&uniform("w", x.numel() as i64)).view_as(&x) - 0.3)).unwrap();
         let gradients = |y: &Tensor, x: &Tensor, norm: &BatchNorm| {
             let inputs = [x, &norm.gamma, &norm.beta];
             Tensor::run_backward(&[(y * &weight).sum(y.kind())], &inputs, false, false)
         };
         let (fused, plain) = (gradients(&fused, &x, &ours), gradients(&plain, &exact_x, &theirs));
         for (at, (a, b)) in fused.iter().zip(&plain).enumerate() {
-            same(["gradient of x", "gradient of gamma", "gradient of beta"][at], a, &b);
+            same(["gradient of x", "gradient of gamma", "gradient of beta"][at], a, b);
         }
     }
 }

@@ -26,7 +26,10 @@ pub fn run(large_blocks_kept: bool) -> u8 {
     };
     if matches!(
         cli.command,
-        Command::Train(_) | Command::Eval(_) | Command::Ablate(AblateArgs { dry_run: false, .. }) | Command::Bench(_)
+        Command::Train(_)
+            | Command::Eval(_)
+            | Command::Ablate(AblateArgs { dry_run: false, .. })
+            | Command::Bench(_)
     ) {
         process::settle_waiting();
     }

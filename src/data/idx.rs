@@ -17,20 +17,6 @@ pub struct IdxDataset {
     classes: Vec<String>,
 }
 
-/// Fashion-MNIST's classes, by the data set's README.
-const FASHION_MNIST: [&str; 10] = [
-    "t-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-];
-
 /// More than any IDX data set in use: 4 GiB of pixels.
 const MAX_BYTES: u64 = 4 << 30;
 
@@ -62,12 +48,7 @@ impl IdxDataset {
                 .into());
         }
         let classes = 1 + usize::from(*labels.iter().max().expect("there is a label for each image"));
-        let is_fashion = dir.to_string_lossy().contains("fashion") && classes == FASHION_MNIST.len();
-        let name = |class: usize| match is_fashion {
-            true => FASHION_MNIST[class].to_string(),
-            false => class.to_string(),
-        };
-        let classes = (0..classes).map(name).collect();
+        let classes = (0..classes).map(|class| class.to_string()).collect();
         Ok(Self { images, labels, rows: shape[1], columns: shape[2], classes })
     }
 }

@@ -78,9 +78,12 @@ pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
         What::Train => time(setup, steps, || learner.step(&batch, 1e-3).map(|_| ()))?,
         What::Eval => {
             let _guard = no_grad_guard();
-            let plan = InferencePlan::new(&learner.net).torch_context(|| "cannot prepare the network".to_string())?;
+            let plan = InferencePlan::new(&learner.net)
+                .torch_context(|| "cannot prepare the network".to_string())?;
             let forward = || plan.forward(&normalise.apply(&batch.pixels)?).map(|_| ());
-            time(setup, steps, || forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}")))?
+            time(setup, steps, || {
+                forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}"))
+            })?
         }
     };
     Ok(Measurement {

@@ -10,7 +10,7 @@ use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
 use crate::net::plan::InferencePlan;
 use crate::report::event::{Evaluation, Observer, Tick};
-use crate::run::checkpoint::Saved;
+use crate::run::checkpoint::{Identity, Saved};
 use crate::run::{Checkpoint, RunDir};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,21 +100,35 @@ pub fn run(run: &RunDir, request: &Request, observer: &mut dyn Observer) -> Resu
     let (saved, warning) = Saved::open(&run.checkpoint(request.checkpoint))?;
     let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
     // The data that the run was trained on decides the classes, not the data at hand.
-    let (channels, classes) = saved.channels_and_classes();
-    if channels != dataset.channels() {
-        let message =
-            format!("the network takes {channels} channel(s), but the images have {}", dataset.channels());
-        return Err(failed(message).into());
-    }
-    if dataset.classes().len() > classes {
-        let found = dataset.classes().len();
-        let message = format!("the network was trained for {classes} classes, but the data has {found}");
-        return Err(failed(message).hint("evaluate on the data set that the run was trained on").into());
-    }
-    let (node, _) = super::setup::describe(&experiment, channels, classes)?;
+    let Identity { channels, classes, .. } = saved.identity();
+    check_fit(dataset.as_ref(), channels, classes)?;
+    let (node, _) = super::setup::describe(&experiment, channels, classes.len())?;
     let net = Net::build(&node, experiment.seed, device)?;
     saved.load_weights(&net)?;
 
     let evaluation = evaluate(&experiment, &net, &dataset, &normalise(&experiment, device), observer)?;
     Ok(Outcome { model: experiment.model.name.clone(), step: saved.progress().step, evaluation, warning })
+}
+
+/// Refuses data whose images or labels mean something else than those that the network was trained on.
+fn check_fit(data: &dyn Dataset, channels: usize, classes: &[String]) -> Result<()> {
+    let hint = "evaluate on the data set that the run was trained on";
+    if channels != data.channels() {
+        let message =
+            format!("the network takes {channels} channel(s), but the images have {}", data.channels());
+        return Err(failed(message).hint(hint).into());
+    }
+    // Fewer are no harm, as long as those that are there have the same labels.
+    if !classes.starts_with(data.classes()) {
+        let (trained, found) = (classes.len(), data.classes().len());
+        let other = data.classes().iter().zip(classes).find(|(found, trained)| found != trained);
+        let message = match other {
+            Some((found, trained)) => {
+                format!("the data has a class `{found}` where the network was trained for `{trained}`")
+            }
+            None => format!("the network was trained for {trained} classes, but the data has {found}"),
+        };
+        return Err(failed(message).hint(hint).into());
+    }
+    Ok(())
 }

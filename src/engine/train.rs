@@ -286,7 +286,7 @@ fn save(
     let identity = Identity {
         model: &setup.experiment.model.name,
         channels: setup.train.channels(),
-        classes: setup.train.classes().len(),
+        classes: setup.train.classes(),
     };
     checkpoint::save(&ctx.run.checkpoint(which), identity, &learner.net, &learner.sgd, progress)
 }

@@ -132,18 +132,40 @@ pub(super) struct ConvLayer {
 #[derive(Debug)]
 pub(super) enum Layer {
     Conv(ConvLayer),
-    BatchNorm { norm: BatchNorm, relu: bool },
-    Relu { in_place: bool },
+    BatchNorm {
+        norm: BatchNorm,
+        relu: bool,
+    },
+    Relu {
+        in_place: bool,
+    },
     Sigmoid,
     MaxPool(Pool),
     GlobalAvgPool,
     Flatten,
-    Linear { weight: Tensor, bias: Tensor },
-    Subsample { stride: i64, extra_channels: i64 },
-    Add { branch: Vec<Layer>, shortcut: Vec<Layer> },
-    Scale { features: Vec<Layer>, gate: Vec<Layer> },
+    Linear {
+        weight: Tensor,
+        bias: Tensor,
+    },
+    Subsample {
+        stride: i64,
+        extra_channels: i64,
+    },
+    Add {
+        branch: Vec<Layer>,
+        shortcut: Vec<Layer>,
+    },
+    Scale {
+        features: Vec<Layer>,
+        gate: Vec<Layer>,
+    },
     /// u = branch(x), relu(u × s + shortcut(x)) with s from the two FCs of an SE block after u.
-    ExciteAddRelu { branch: Vec<Layer>, fc1: ConvLayer, fc2: ConvLayer, shortcut: Vec<Layer> },
+    ExciteAddRelu {
+        branch: Vec<Layer>,
+        fc1: ConvLayer,
+        fc2: ConvLayer,
+        shortcut: Vec<Layer>,
+    },
 }
 
 /// Appends `node`'s layers to `layers`.
@@ -224,9 +246,9 @@ fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>) -> Vec<Layer> {
 /// The two FCs of the gate "mean, FC, ReLU, FC, sigmoid", or another gate as it is.
 fn se_fcs(gate: Vec<Layer>) -> Result<(ConvLayer, ConvLayer), Vec<Layer>> {
     match <[Layer; 5]>::try_from(gate) {
-        Ok([Layer::GlobalAvgPool, Layer::Conv(fc1), Layer::Relu { .. }, Layer::Conv(fc2), Layer::Sigmoid]) => {
-            Ok((fc1, fc2))
-        }
+        Ok(
+            [Layer::GlobalAvgPool, Layer::Conv(fc1), Layer::Relu { .. }, Layer::Conv(fc2), Layer::Sigmoid],
+        ) => Ok((fc1, fc2)),
         Ok(other) => Err(other.into()),
         Err(gate) => Err(gate),
     }

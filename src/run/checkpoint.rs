@@ -32,8 +32,8 @@ pub struct Identity<'a> {
     pub model: &'a str,
     /// Channels of the images.
     pub channels: usize,
-    /// Number of classes.
-    pub classes: usize,
+    /// Names of the classes, in the order of the labels.
+    pub classes: &'a [String],
 }
 
 /// How far a run has come.
@@ -58,7 +58,7 @@ pub struct Progress {
 struct State {
     model: String,
     channels: usize,
-    classes: usize,
+    classes: Vec<String>,
     progress: Progress,
     files: BTreeMap<String, FileMark>,
 }
@@ -93,8 +93,13 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
         marks.insert(name.to_string(), FileMark::of(&bytes));
     }
     let Identity { model, channels, classes } = identity;
-    let state =
-        State { model: model.to_string(), channels, classes, progress: progress.clone(), files: marks };
+    let state = State {
+        model: model.to_string(),
+        channels,
+        classes: classes.to_vec(),
+        progress: progress.clone(),
+        files: marks,
+    };
     files::write_atomic(&partial.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
 
     let swap = || -> std::io::Result<()> {
@@ -167,9 +172,10 @@ impl Saved {
         &self.state.progress
     }
 
-    /// Channels of the images and number of classes that the network was trained for.
-    pub fn channels_and_classes(&self) -> (usize, usize) {
-        (self.state.channels, self.state.classes)
+    /// What the weights belong to.
+    pub fn identity(&self) -> Identity<'_> {
+        let State { model, channels, classes, .. } = &self.state;
+        Identity { model, channels: *channels, classes }
     }
 
     /// Fills `net`; nothing is changed unless everything fits.
