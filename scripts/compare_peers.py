@@ -5,13 +5,15 @@
     VENV/bin/python scripts/compare_peers.py --rounds 7
 
 One round is a timing of each side; a side's figure is the median of its rounds. Both see made-up batches of the same size
-on the same number of threads, after a warm-up. timm runs as pip installs it, with its defaults.
+on the same number of threads, in a process of their own, after a warm-up. timm runs as pip installs it, with its
+defaults.
 """
 import argparse
 import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,7 +23,12 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 
+WARM_UP = 2  # as in `senet bench`
+
+
 class Timm:
+    """The peer, in this process."""
+
     def __init__(self, args, training):
         self.args = args
         self.net = timm.create_model(args.peer, num_classes=1000).to(memory_format=torch.channels_last)
@@ -30,7 +37,8 @@ class Timm:
         self.y = torch.randint(0, 1000, (args.batch_size,))
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
         self.step = self.train if training else self.evaluate
-        self.step()
+        for _ in range(WARM_UP):
+            self.step()
 
     def train(self):
         self.optimizer.zero_grad()
@@ -50,16 +58,22 @@ class Timm:
         return statistics.median(figures)
 
 
-class Senet:
-    def __init__(self, args, training):
-        self.command = [
-            args.senet, "bench", "train" if training else "eval", "--model", args.model, "--json",
-            "--batch-size", str(args.batch_size), "--threads", str(args.threads), "--steps", str(args.steps),
+def command(args, side, training):
+    what = "train" if training else "eval"
+    if side == "senet":
+        return [
+            args.senet, "bench", what, "--model", args.model, "--json", "--batch-size", str(args.batch_size),
+            "--threads", str(args.threads), "--steps", str(args.steps),
         ]
+    return [
+        sys.executable, __file__, "--only-peer", what, "--peer", args.peer, "--batch-size", str(args.batch_size),
+        "--threads", str(args.threads), "--steps", str(args.steps),
+    ]
 
-    def images_per_second(self):
-        result = subprocess.run(self.command, check=True, capture_output=True)
-        return json.loads(result.stdout)["images_per_second"]["median"]
+
+def images_per_second(args, side, training):
+    result = subprocess.run(command(args, side, training), check=True, capture_output=True)
+    return json.loads(result.stdout)["images_per_second"]["median"]
 
 
 def main():
@@ -69,21 +83,25 @@ def main():
     parser.add_argument("--peer", default="legacy_seresnet50", help="timm's name of the same network")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--steps", type=int, default=3, help="steps a round")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only-peer", choices=["train", "eval"], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    if args.only_peer:
+        torch.set_num_threads(args.threads)
+        print(json.dumps({"images_per_second": {"median": Timm(args, args.only_peer == "train").images_per_second()}}))
+        return
+    sides = ["senet", "timm eager channels_last"]
     for training in (True, False):
-        sides = {"senet": Senet(args, training), "timm eager channels_last": Timm(args, training)}
-        rounds = {name: [] for name in sides}
+        rounds = {side: [] for side in sides}
         for _ in range(args.rounds):
-            for name, side in sides.items():
-                rounds[name].append(side.images_per_second())
-        medians = {name: statistics.median(figures) for name, figures in rounds.items()}
+            for side in sides:
+                rounds[side].append(images_per_second(args, side, training))
         what = "train" if training else "eval"
-        for name, figures in rounds.items():
-            print(f"{what} {name}: median {medians[name]:.2f} img/s, min {min(figures):.2f}, max {max(figures):.2f}")
-        ours, theirs = medians.values()
+        for side, figures in rounds.items():
+            median = statistics.median(figures)
+            print(f"{what} {side}: median {median:.2f} img/s, min {min(figures):.2f}, max {max(figures):.2f}")
+        ours, theirs = (statistics.median(rounds[side]) for side in sides)
         print(f"{what}: senet is {ours / theirs:.2f} times as fast", flush=True)
 
 

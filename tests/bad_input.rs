@@ -206,7 +206,7 @@ fn data_that_does_not_fit_the_network() {
     write_class_folders(&sandbox, "colour", &["cat", "dog"], 3, 2);
     sandbox.succeed("train --data grey-4 --epochs 1 --batch-size 20 --out run");
     refused(&sandbox, "eval run --data grey-6", 1, &["trained for 4 classes, but the data has 6", "hint"]);
-    refused(&sandbox, "eval run --data colour", 1, &["takes 1 channel(s), but the images have 3"]);
+    refused(&sandbox, "eval run --data colour", 1, &["takes 1 channel(s), but the images have 3", "hint"]);
     refused(&sandbox, "eval run --data nowhere", 1, &["the folder nowhere does not exist", "hint"]);
     // The data of a run may be replaced behind its back.
     fs::rename(sandbox.path("grey-4"), sandbox.path("gone")).unwrap();

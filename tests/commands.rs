@@ -287,12 +287,22 @@ fn class_folders_train() {
     assert_eq!(trained.json()["eval"]["seen"], 12);
     assert!(trained.stderr.contains("24 training images"), "{}", trained.stderr);
     let state = sandbox.read_json("run/checkpoints/last/state.json");
-    assert_eq!((&state["classes"], &state["channels"]), (&3.into(), &3.into()));
+    assert_eq!(state["classes"].as_array().unwrap(), &["blue", "green", "red"]);
+    assert_eq!(state["channels"], 3);
 
     // The halves may lie elsewhere at evaluation, and `test/` is another name of `val/`.
     sandbox.copy("photos/val", "elsewhere/test");
     let elsewhere = sandbox.succeed("eval run --data elsewhere --json").json();
     assert_eq!(elsewhere["top1"], trained.json()["eval"]["top1"]);
+    // As many classes, but others: their labels would mean something else.
+    write_class_folders(&sandbox, "strange", &["blue", "grey", "red"], 8, 3);
+    let refused = sandbox.senet("eval run --data strange");
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("class `grey` where the network was trained for `green`"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
