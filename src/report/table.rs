@@ -1,6 +1,9 @@
 //! Tables of text and of Markdown.
 
-use comfy_table::{CellAlignment, TableStyle, presets};
+use comfy_table::{CellAlignment, LineStyle, TableStyle, presets};
+
+/// One line below the headings, none between rows.
+const TERMINAL: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A table: a heading for each column, then rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,7 +28,7 @@ impl Table {
 
     /// For a terminal: first column to the left, the others to the right.
     pub fn text(&self) -> String {
-        self.render(presets::UTF8_HORIZONTAL_ONLY)
+        self.render(TERMINAL)
     }
 
     /// For a document.
