@@ -13,7 +13,7 @@ const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "1000");
 /// What a user can say about it; said, it stays.
 const SAID: [&str; 3] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"];
 
-/// Starts this program anew, in the same process, with [`SPIN`] set, unless that is settled already. For commands that
+/// Starts this program anew, in the same process, with `SPIN` set, unless that is settled already. For commands that
 /// compute; it costs the loading of libtorch (0.3 s). Where it fails, things are as they were.
 pub fn settle_waiting() {
     if SAID.iter().any(|name| env::var_os(name).is_some()) {

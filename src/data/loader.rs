@@ -1,7 +1,7 @@
 //! Threads that fill batches ahead of the training loop.
 //!
 //! Batch k is made by whichever thread is free, from the samples `order[k·B..]` alone, so the number of threads
-//! changes nothing but the speed. At most [`AHEAD`] batches a thread wait, and their buffers are used again.
+//! changes nothing but the speed. At most `AHEAD` batches a thread wait, and their buffers are used again.
 
 use super::augment::Transform;
 use super::{DataSpec, Dataset, Split, order};
