@@ -138,11 +138,3 @@ pub trait Observer {
     /// A batch is done. Called at each, so it must be quick.
     fn tick(&mut self, _tick: Tick) {}
 }
-
-/// Wants to know nothing.
-#[derive(Debug, Default)]
-pub struct Silent;
-
-impl Observer for Silent {
-    fn event(&mut self, _event: &Event) {}
-}
