@@ -6,6 +6,7 @@
 //! * [`experiment`]: one run described, from JSON and flags;
 //! * [`data`]: from files to batches;
 //! * [`net`] and [`models`]: networks as values, what they cost, and how they compute;
+//! * [`weights`]: files of weights, ours and others', into networks and out;
 //! * [`optim`]: SGD and the learning rate over time;
 //! * [`engine`]: training, evaluation, comparison, measurement;
 //! * [`run`] and [`report`]: what is kept of a run, and what is told;
@@ -29,3 +30,4 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod torch_ext;
+pub mod weights;

@@ -1,183 +1,13 @@
-//! The networks are what they claim to be: counts of the authors' released nets, numbers of PyTorch's, and the same
-//! result whichever way they are computed.
+//! A network computes the same, whichever way it is computed, and starts from what it shares with its variants.
 
-use senet::models::{self, ModelSpec};
-use senet::net::build::{Mode, Net, channels_last, overwrite};
-use senet::net::cost::{Shape, cost};
-use senet::net::loss::cross_entropy;
-use senet::net::params::{Role, params};
+mod filled;
+
+use filled::{doubles, filled_net, input, relative_error, spec, uniform};
+use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
-use senet::net::se::SeSpec;
-use senet::rng::fnv1a;
 use senet::torch_ext::excite::excite_add_relu;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
-use serde_json::Value;
-use std::collections::HashSet;
 use tch::{Device, Kind, Tensor, no_grad};
-
-/// `count` numbers in [0, 1): SplitMix64 of (hash of the name + index), as in scripts/golden.py.
-fn uniform(name: &str, count: i64) -> Vec<f32> {
-    let mix = |index: u64| {
-        let mut z = fnv1a(name.as_bytes()).wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) >> 40
-    };
-    (0..count as u64).map(|index| mix(index) as f32 / (1 << 24) as f32).collect()
-}
-
-/// What scripts/golden.py fills a tensor with.
-fn filled(name: &str, shape: &[i64]) -> Tensor {
-    let u = uniform(name, shape.iter().product());
-    let vector = shape.len() == 1;
-    let value = |u: f32| {
-        if name.ends_with("running_var") || (vector && name.ends_with("weight")) {
-            u + 0.5
-        } else if vector {
-            (u - 0.5) * 0.2
-        } else {
-            let fan_in: i64 = shape[1..].iter().product();
-            (u - 0.5) * (2.0 * (6.0 / fan_in as f64).sqrt()) as f32
-        }
-    };
-    Tensor::from_slice(&u.into_iter().map(value).collect::<Vec<_>>()).view(shape)
-}
-
-fn filled_net(name: &str, classes: i64) -> Net {
-    let node = spec(name).describe(3, classes).unwrap();
-    let net = Net::build(&node, 0, Device::Cpu).unwrap();
-    for named in net.tensors() {
-        overwrite(&named.tensor, &filled(&named.param.name, &named.param.shape)).unwrap();
-    }
-    net
-}
-
-fn spec(name: &str) -> ModelSpec {
-    ModelSpec { name: name.to_string(), se: SeSpec::default() }
-}
-
-fn input(batch: i64, size: i64) -> Tensor {
-    let pixels = Tensor::from_slice(&uniform("input", batch * 3 * size * size)).view([batch, 3, size, size]);
-    channels_last(&(pixels * 2 - 1)).unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
-}
-
-/// Largest difference, as a share of the largest expected magnitude.
-fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0f64, |most, value| most.max(value.abs()));
-    let difference = found.iter().zip(expected).fold(0f64, |most, (a, b)| most.max((a - b).abs()));
-    if difference == 0.0 { 0.0 } else { difference / largest }
-}
-
-fn doubles(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(tensor.detach().to_kind(Kind::Double).contiguous().view(-1)).unwrap()
-}
-
-#[test]
-fn logits_losses_and_gradients_equal_those_of_pytorch() {
-    let golden: Value = serde_json::from_str(include_str!("golden/networks.json")).unwrap();
-    let of = |key: &str| golden[key].as_i64().unwrap();
-    let (size, batch, classes) = (of("size"), of("batch"), of("classes"));
-    let labels = Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 3;
-    let labels = labels.remainder(classes);
-    for (name, expected) in golden["networks"].as_object().unwrap() {
-        let net = filled_net(name, classes);
-        let logits = no_grad(|| net.forward(&input(batch, size), Mode::Eval)).unwrap();
-        let error = relative_error(&doubles(&logits), &numbers(&expected["logits"]));
-        assert!(error < 1e-4, "{name}: logits differ by {error:.1e}");
-
-        // In float32 a gradient of a deep random network is a matter of luck: PyTorch's own differ by up to 1 % from
-        // those in float64. In float64 nothing is left to luck.
-        for named in net.tensors() {
-            named.tensor.shallow_clone().set_data(&named.tensor.detach().to_kind(Kind::Double));
-        }
-        let images = input(batch, size).to_kind(Kind::Double);
-        let logits = net.forward(&images, Mode::Train).unwrap();
-        let loss = cross_entropy(&logits, &labels, 0.0).unwrap();
-        loss.backward();
-        let expected_loss = expected["train_loss"].as_f64().unwrap();
-        assert!((loss.double_value(&[]) / expected_loss - 1.0).abs() < 1e-9, "{name}: loss");
-        for named in net.tensors() {
-            let parameter = named.param.name.as_str();
-            if named.param.role == Role::Statistic {
-                let sum = named.tensor.sum(Kind::Double).double_value(&[]);
-                let expected = expected["statistics"][parameter].as_f64().unwrap();
-                assert!((sum - expected).abs() < 1e-9 * expected.abs().max(1.0), "{name}: {parameter}");
-            } else {
-                let norm = named.tensor.grad().to_kind(Kind::Double).norm().double_value(&[]);
-                let expected = expected["gradient_norms"][parameter].as_f64().unwrap();
-                assert!(
-                    (norm / expected - 1.0).abs() < 1e-6,
-                    "{name}: gradient of {parameter}: {norm} {expected}"
-                );
-            }
-        }
-        let named = net.trainable().count();
-        assert_eq!(named, expected["gradient_norms"].as_object().unwrap().len(), "{name}: parameters");
-    }
-}
-
-#[test]
-fn counts_equal_the_released_nets() {
-    // Trainable parameters and multiply-adds at 224 of the authors' prototxts, layer by layer; those without SE are
-    // theirs with the SE layers left out, and equal torchvision's parameters. -18 and -34: timm's legacy_seresnet.
-    for (name, trainable, macs) in [
-        ("se-resnet-50", 28_088_024, Some(3_860_488_192)),
-        ("se-resnet-101", 49_326_872, Some(7_574_937_600)),
-        ("se-resnet-152", 66_821_848, Some(11_288_993_792)),
-        ("resnet-50", 25_557_032, Some(3_855_925_248 + 2_048_000)),
-        ("resnet-101", 44_549_160, Some(7_568_146_432 + 2_048_000)),
-        ("resnet-152", 60_192_808, Some(11_280_367_616 + 2_048_000)),
-        ("se-resnet-18", 11_778_592, None),
-        ("se-resnet-34", 21_958_868, None),
-        ("resnet-18", 11_689_512, None),
-        ("resnet-34", 21_797_672, None),
-        ("se-resnet-50-v1.5", 28_088_024, None),
-    ] {
-        let found = cost(&spec(name).describe(3, 1000).unwrap(), Shape::square(3, 224)).unwrap();
-        assert_eq!(found.params.trainable, trainable, "{name}");
-        if let Some(macs) = macs {
-            assert_eq!(found.macs, macs, "{name}");
-        }
-    }
-}
-
-#[test]
-fn counts_equal_the_papers_reduction_ratios() {
-    // Trainable parameters of SE-ResNet-50 without SE biases (paper Table 10 prints 45.7, 35.7, 30.7, 28.1, 26.9 M,
-    // which include the batch-norm statistics).
-    for (reduction, trainable) in
-        [(2, 45_676_584), (4, 35_616_808), (8, 30_586_920), (16, 28_071_976), (32, 26_814_504)]
-    {
-        let spec = ModelSpec { name: "se-resnet-50".into(), se: SeSpec { reduction, bias: false } };
-        let found = cost(&spec.describe(3, 1000).unwrap(), Shape::square(3, 224)).unwrap();
-        assert_eq!(found.params.trainable, trainable, "r = {reduction}");
-    }
-}
-
-#[test]
-fn every_network_is_built_as_described() {
-    for name in models::names() {
-        let (entry, _) = models::find(&name).unwrap();
-        let node = spec(&name).describe(entry.input.channels, entry.classes).unwrap();
-        let described = params(&node);
-        let names: HashSet<&str> = described.iter().map(|param| param.name.as_str()).collect();
-        assert_eq!(names.len(), described.len(), "{name}: two tensors have one name");
-        assert!(cost(&node, entry.input).unwrap().macs > 0, "{name}");
-        // The deepest nets take a second each to fill; their blocks are those of the others.
-        if described.len() > 400 {
-            continue;
-        }
-        let net = Net::build(&node, 0, Device::Cpu).unwrap();
-        for (named, param) in net.tensors().iter().zip(&described) {
-            assert_eq!((&named.param, named.tensor.size()), (param, param.shape.clone()), "{name}");
-        }
-    }
-}
 
 #[test]
 fn variants_start_equal_in_all_that_they_share() {
@@ -192,7 +22,7 @@ fn variants_start_equal_in_all_that_they_share() {
 #[test]
 fn the_inference_plan_computes_what_the_network_computes() {
     for (name, size) in [("se-resnet-20", 32), ("resnet-20", 28), ("se-resnet-18", 64), ("resnet-50", 64)] {
-        let net = filled_net(name, 10);
+        let net = filled_net(&spec(name), 10);
         let plan = InferencePlan::new(&net).unwrap();
         // The second batch is smaller than the one that the weights were packed for.
         for batch in [5, 2] {

@@ -2,6 +2,8 @@
 
 use crate::data::MAX_SIZE;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
+use crate::net::se::Rounding;
+use crate::run::Checkpoint;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -33,6 +35,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Train variants of a network under one recipe and compare them in a table.
     Ablate(AblateArgs),
+    /// Name what is in images.
+    Predict(PredictArgs),
+    /// Read weights of other libraries into a file of ours.
+    Import(ImportArgs),
+    /// Write the weights of a run, or of a file, for other libraries.
+    Export(ExportArgs),
     /// Print a network's stages, shapes, parameters and multiply-adds.
     Summary(SummaryArgs),
     /// Time training steps or forward passes on made-up batches.
@@ -72,6 +80,12 @@ pub struct ExperimentArgs {
     /// Peak learning rate (`optim.lr`).
     #[arg(long, value_name = "RATE", value_parser = number, allow_negative_numbers = true)]
     pub lr: Option<f64>,
+    /// Weights to start from: safetensors, .pth or .caffemodel (`model.weights`).
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Classifier of those weights: `keep`, or `new` for other classes (`model.head`).
+    #[arg(long, value_name = "HEAD", requires = "weights")]
+    pub head: Option<String>,
     /// Seed of everything that is random (`seed`).
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
@@ -92,6 +106,7 @@ Examples:
   senet train --model se-resnet-50 --data IMAGENET   class folders train/ and val/
   senet train configs/fashion-mnist.json --out runs/first
   senet train --resume runs/first                    go on where it stopped
+  senet train --model se-resnet-50-v1.5 --weights seresnet50.safetensors --head new --data PETS
 
 Ctrl-C stops after the step in flight and saves; a second one stops at once.")]
 pub struct TrainArgs {
@@ -104,7 +119,7 @@ pub struct TrainArgs {
     /// Go on with a run (default: the newest) from its last checkpoint, with the configuration saved there.
     #[arg(
         long, value_name = "RUN", num_args = 0..=1,
-        conflicts_with_all = ["config", "out", "data", "model", "epochs", "batch_size", "lr", "seed", "set"]
+        conflicts_with_all = ["config", "out", "data", "model", "epochs", "batch_size", "lr", "seed", "set", "weights", "head"]
     )]
     pub resume: Option<Option<PathBuf>>,
     /// How to report.
@@ -117,10 +132,18 @@ pub struct TrainArgs {
 #[command(after_help = "\
 Examples:
   senet eval --top5                      the newest run
-  senet eval runs/first --checkpoint best --json")]
+  senet eval runs/first --checkpoint best --json
+  senet eval --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET")]
 pub struct EvalArgs {
     /// Folder of the run; default: the newest below runs/.
+    #[arg(conflicts_with = "weights")]
     pub run: Option<PathBuf>,
+    /// Evaluate a file of weights instead of a run.
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "checkpoint")]
+    pub weights: Option<PathBuf>,
+    /// Network that the weights belong to, if the file does not say it.
+    #[arg(long, value_name = "NAME", requires = "weights")]
+    pub model: Option<String>,
     /// Print top-5 as well.
     #[arg(long)]
     pub top5: bool,
@@ -148,6 +171,113 @@ pub enum Which {
     Last,
     /// The one with the highest top-1.
     Best,
+}
+
+impl From<Which> for Checkpoint {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Last => Checkpoint::Last,
+            Which::Best => Checkpoint::Best,
+        }
+    }
+}
+
+/// `senet predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet predict photo.jpg                                       with the newest run
+  senet predict --run runs/first photos/
+  senet predict --model se-resnet-50 --weights weights.safetensors photo.jpg --json")]
+pub struct PredictArgs {
+    /// Images, and folders of images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// File of weights: safetensors, PyTorch's .pth, .caffemodel.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Network that the weights belong to, if the file does not say it.
+    #[arg(long, value_name = "NAME", requires = "weights")]
+    pub model: Option<String>,
+    /// Folder of a run; default: the newest below runs/.
+    #[arg(long, value_name = "RUN", conflicts_with = "weights")]
+    pub run: Option<PathBuf>,
+    /// Classes to print for each image.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: u32,
+    /// With --json: all logits, too.
+    #[arg(long, requires = "json")]
+    pub logits: bool,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `senet import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet import SE-ResNet-50.caffemodel --model se-resnet-50 --out se-resnet-50.safetensors
+  senet import seresnet50.pth --model se-resnet-50-v1.5 --out seresnet50.safetensors
+  senet predict --weights seresnet50.safetensors photo.jpg
+
+Nothing in a file is ever executed. Every tensor must fit; what is idle in a network (batch counters,
+auxiliary classifiers) is left out and named.")]
+pub struct ImportArgs {
+    /// File of weights: safetensors, PyTorch's .pth, .caffemodel.
+    pub file: PathBuf,
+    /// Network that the weights belong to.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// The safetensors file to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `senet export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet export --out se-resnet-20.safetensors                 the newest run
+  senet export runs/first --checkpoint best --out best.safetensors
+  senet export --weights se-resnet-50.safetensors --names timm --out legacy_seresnet50.safetensors")]
+pub struct ExportArgs {
+    /// Folder of the run; default: the newest below runs/.
+    #[arg(conflicts_with = "weights")]
+    pub run: Option<PathBuf>,
+    /// Which weights of the run.
+    #[arg(long, value_enum, default_value_t = Which::Last)]
+    pub checkpoint: Which,
+    /// Export a file of weights instead of a run.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Network that the weights belong to, if the file does not say it.
+    #[arg(long, value_name = "NAME", requires = "weights")]
+    pub model: Option<String>,
+    /// Whose names the tensors get.
+    #[arg(long, value_enum, default_value_t = Names::Senet)]
+    pub names: Names,
+    /// The safetensors file to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Names of the tensors of an exported file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Names {
+    /// Ours: torchvision's and timm's where they have the network.
+    Senet,
+    /// Those of timm's network of the same form: `legacy_*` for the authors' released forms.
+    Timm,
 }
 
 /// `senet ablate`.
@@ -197,6 +327,9 @@ pub struct SummaryArgs {
     /// SE blocks without biases, as in the journal's ablations.
     #[arg(long)]
     pub no_se_bias: bool,
+    /// Hidden width of the SE blocks: `exact` (C/r) or `multiple-of-8` (timm's).
+    #[arg(long, value_name = "RULE", default_value = "exact", value_parser = rounding)]
+    pub rounding: Rounding,
     /// Number of classes; default: what the network was made for.
     #[arg(long, value_name = "N", value_parser = whole, allow_hyphen_values = true)]
     pub classes: Option<i64>,
@@ -280,6 +413,11 @@ fn number(text: &str) -> Result<f64, String> {
 
 fn whole(text: &str) -> Result<i64, String> {
     text.trim().parse().map_err(|_| "a whole number is expected, such as 16".to_string())
+}
+
+/// The words of the configuration.
+fn rounding(text: &str) -> Result<Rounding, String> {
+    serde_json::from_value(text.into()).map_err(|_| "`exact` or `multiple-of-8` is expected".to_string())
 }
 
 fn batch_size() -> RangedI64ValueParser<u32> {

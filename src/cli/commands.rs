@@ -6,6 +6,7 @@ use super::args::{
     Which,
 };
 use super::output::{Console, evaluation_lines, note, print, print_json};
+use super::weights::model_spec;
 use crate::data::Source;
 use crate::engine::setup::Setup;
 use crate::engine::{Context, StopFlag, ablate, bench, doctor, eval, train};
@@ -44,6 +45,8 @@ fn experiment(args: &ExperimentArgs) -> Result<Experiment> {
     };
     flag("--data", "data.dir", args.data.as_ref().map(|dir| json!(dir)));
     flag("--model", "model.name", args.model.as_ref().map(|name| json!(name)));
+    flag("--weights", "model.weights", args.weights.as_ref().map(|path| json!(path)));
+    flag("--head", "model.head", args.head.as_ref().map(|head| json!(head)));
     flag("--epochs", "train.duration", args.epochs.map(|epochs| json!(format!("{epochs}ep"))));
     flag("--batch-size", "train.batch_size", args.batch_size.map(|size| json!(size)));
     flag("--lr", "optim.lr", args.lr.map(|lr| json!(lr)));
@@ -111,7 +114,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn open_run(path: Option<&Path>) -> Result<RunDir> {
+pub(super) fn open_run(path: Option<&Path>) -> Result<RunDir> {
     match path {
         Some(path) => RunDir::open(path),
         None => RunDir::newest(Path::new(RUNS)),
@@ -119,19 +122,21 @@ fn open_run(path: Option<&Path>) -> Result<RunDir> {
 }
 
 pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
-    let run = open_run(args.run.as_deref())?;
-    let checkpoint = match args.checkpoint {
-        Which::Last => Checkpoint::Last,
-        Which::Best => Checkpoint::Best,
-    };
     let request = eval::Request {
-        checkpoint,
         data: args.data.clone(),
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
     };
     let mut console = Console::new(args.output.quiet);
-    let outcome = eval::run(&run, &request, &mut console)?;
+    let spec = args.model.as_deref().map(model_spec).transpose()?;
+    let (source, outcome) = match &args.weights {
+        Some(path) => (path.clone(), eval::of_file(path, spec.as_ref(), &request, &mut console)?),
+        None => {
+            let run = open_run(args.run.as_deref())?;
+            let outcome = eval::of_run(&run, args.checkpoint.into(), &request, &mut console)?;
+            (run.path().to_path_buf(), outcome)
+        }
+    };
     drop(console);
     if let Some(warning) = &outcome.warning {
         note(&format!("warning: {warning}"));
@@ -139,20 +144,33 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
     if args.output.json {
         #[derive(Serialize)]
         struct Document<'a> {
-            run: &'a Path,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            run: Option<&'a Path>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            weights: Option<&'a Path>,
             model: &'a str,
-            checkpoint: &'a str,
-            step: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            checkpoint: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            step: Option<u64>,
             #[serde(flatten)]
             evaluation: Evaluation,
         }
-        let checkpoint = if checkpoint == Checkpoint::Last { "last" } else { "best" };
+        let is_run = args.weights.is_none();
+        let which = if args.checkpoint == Which::Last { "last" } else { "best" };
         let eval::Outcome { model, step, evaluation, .. } = &outcome;
-        let evaluation = *evaluation;
-        print_json(&Document { run: run.path(), model, checkpoint, step: *step, evaluation })?;
+        print_json(&Document {
+            run: is_run.then_some(source.as_path()),
+            weights: (!is_run).then_some(source.as_path()),
+            model,
+            checkpoint: is_run.then_some(which),
+            step: *step,
+            evaluation: *evaluation,
+        })?;
     } else {
         if !args.output.quiet {
-            note(&format!("{}, {} after step {}", run.path().display(), outcome.model, outcome.step));
+            let step = outcome.step.map_or(String::new(), |step| format!(" after step {step}"));
+            note(&format!("{}, {}{step}", source.display(), outcome.model));
         }
         print(&evaluation_lines(&outcome.evaluation, args.top5))?;
     }
@@ -218,8 +236,9 @@ pub(super) fn summary(args: &SummaryArgs) -> Result<u8> {
         return list(args.json).map(|()| 0);
     };
     let (entry, has_se) = models::find(name)?;
-    let se = SeSpec { reduction: args.reduction, bias: !args.no_se_bias };
-    let spec = ModelSpec { name: name.clone(), se };
+    let se = SeSpec { reduction: args.reduction, bias: !args.no_se_bias, rounding: args.rounding };
+    let name = &name.to_lowercase();
+    let spec = ModelSpec { se, ..ModelSpec::named(name) };
     let classes = args.classes.unwrap_or(entry.classes);
     let size = args.size.unwrap_or(entry.input.height);
     let input = Shape::square(entry.input.channels, size);
@@ -265,7 +284,7 @@ fn list(json: bool) -> Result<()> {
     let mut table = Table::new(["without SE", "with SE", "input", "form"]);
     for entry in models::ZOO {
         let input = entry.input.to_string();
-        table.row([entry.base.to_string(), format!("se-{}", entry.base), input, entry.about.to_string()]);
+        table.row([entry.base.to_string(), entry.se_name(), input, entry.about.to_string()]);
     }
     print(&table.text())
 }

@@ -3,6 +3,7 @@
 pub mod args;
 mod commands;
 mod output;
+mod weights;
 
 use crate::error::Result;
 use crate::process;
@@ -29,6 +30,7 @@ pub fn run(large_blocks_kept: bool) -> u8 {
         Command::Train(_)
             | Command::Eval(_)
             | Command::Ablate(AblateArgs { dry_run: false, .. })
+            | Command::Predict(_)
             | Command::Bench(_)
     ) {
         process::settle_waiting();
@@ -52,6 +54,9 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Ablate(args) => commands::ablate(&args),
+        Command::Predict(args) => weights::predict(&args),
+        Command::Import(args) => weights::import(&args),
+        Command::Export(args) => weights::export(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Bench(args) => commands::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),

@@ -8,6 +8,7 @@ pub mod augment;
 pub mod decode;
 pub mod folder;
 pub mod idx;
+pub mod images;
 pub mod loader;
 pub mod order;
 pub mod synthetic;
@@ -32,6 +33,21 @@ pub struct Image {
     pub channels: usize,
     /// H·W·C values.
     pub pixels: Vec<u8>,
+}
+
+impl Image {
+    /// Luma by ITU-R 601, rounded as Pillow rounds it.
+    pub fn to_gray(&self) -> Self {
+        if self.channels == 1 {
+            return self.clone();
+        }
+        let luma = |rgb: &[u8]| {
+            let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
+            ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
+        };
+        let pixels = self.pixels.chunks_exact(3).map(luma).collect();
+        Self { width: self.width, height: self.height, channels: 1, pixels }
+    }
 }
 
 /// Labelled images with random access; asked by several threads at once.
@@ -141,10 +157,28 @@ impl Default for DataSpec {
     }
 }
 
-/// Channel statistics of ImageNet's training set, used by torchvision and timm.
-const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
-/// The same of Fashion-MNIST's, for images of one channel.
+/// How photographs are prepared for a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Height and width of its input in pixels.
+    pub size: usize,
+    /// Length of the short side before the centre crop, in pixels.
+    pub resize: usize,
+    /// Mean of each channel, as a fraction of 255.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel, as a fraction of 255.
+    pub std: Vec<f64>,
+}
+
+impl Default for Preprocessing {
+    /// The paper's 224 of 256 pixels, and the channel statistics of ImageNet's training set as torchvision and timm
+    /// have them.
+    fn default() -> Self {
+        Self { size: 224, resize: 256, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+}
+
+/// Channel statistics of Fashion-MNIST, for images of one channel.
 const FASHION_MNIST_MEAN: [f64; 1] = [0.2860];
 const FASHION_MNIST_STD: [f64; 1] = [0.3530];
 
@@ -194,29 +228,29 @@ impl DataSpec {
             .into())
     }
 
-    /// Fills in what is `null` for a data set and a network made for `network_size` pixels.
+    /// Fills in what is `null` for a data set and a network that was made for `network`.
     ///
     /// # Errors
     /// When a setting does not fit the data.
-    pub fn resolve(&mut self, data: &dyn Dataset, network_size: usize) -> Result<()> {
+    pub fn resolve(&mut self, data: &dyn Dataset, network: &Preprocessing) -> Result<()> {
         let natural = data.natural_size();
         let size = *self.size.get_or_insert(match natural {
             Some((height, width)) if height == width => height,
-            _ => network_size,
+            _ => network.size,
         });
         self.crop.get_or_insert(if natural == Some((size, size)) { Crop::None } else { Crop::Resized });
         let resize = *self.resize.get_or_insert(match natural {
             Some(_) => size,
-            // The paper's 256 for 224, and its like for other sizes.
-            None => (size * 256).div_ceil(224),
+            // The network's share, at other sizes than its own, too.
+            None => (size * network.resize).div_ceil(network.size),
         });
         if resize < size {
             let message = format!("`data.resize` is {resize}, less than the {size} pixels of `data.size`");
             return Err(usage(message).hint("a centre crop cannot be larger than its image").into());
         }
         let gray = data.channels() == 1;
-        let mean = if gray { FASHION_MNIST_MEAN.to_vec() } else { IMAGENET_MEAN.to_vec() };
-        let std = if gray { FASHION_MNIST_STD.to_vec() } else { IMAGENET_STD.to_vec() };
+        let mean = if gray { FASHION_MNIST_MEAN.to_vec() } else { network.mean.clone() };
+        let std = if gray { FASHION_MNIST_STD.to_vec() } else { network.std.clone() };
         let mean = self.mean.get_or_insert(mean);
         let std = self.std.get_or_insert(std);
         for (key, values) in [("mean", &*mean), ("std", &*std)] {
@@ -234,6 +268,24 @@ impl DataSpec {
             return Err(usage(message).hint("for example 0.25").into());
         }
         Ok(())
+    }
+
+    /// How images are prepared, of a [resolved](Self::resolve) specification.
+    pub fn preprocessing(&self) -> Preprocessing {
+        let resolved = "the data specification is resolved";
+        Preprocessing {
+            size: self.size.expect(resolved),
+            resize: self.resize.expect(resolved),
+            mean: self.mean.clone().expect(resolved),
+            std: self.std.clone().expect(resolved),
+        }
+    }
+
+    /// The other way around: a resolved specification that prepares images so.
+    pub fn prepared(preprocessing: &Preprocessing) -> Self {
+        let Preprocessing { size, resize, mean, std } = preprocessing.clone();
+        let (size, resize, mean, std) = (Some(size), Some(resize), Some(mean), Some(std));
+        Self { size, resize, mean, std, crop: Some(Crop::None), ..Self::default() }
     }
 
     /// Threads that prepare batches.

@@ -1,18 +1,19 @@
 //! Exact evaluation: every image once, counted, divided at the end.
 
-use super::setup::normalise;
+use super::trained::Trained;
 use crate::data::loader::{Batch, Loader, Plan};
-use crate::data::{Dataset, Normalise, Split};
+use crate::data::{DataSpec, Dataset, Normalise, Preprocessing, Source, Split};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
 use crate::metrics::{Counters, Totals};
+use crate::models::{self, ModelSpec};
 use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
 use crate::net::plan::InferencePlan;
 use crate::report::event::{Evaluation, Observer, Tick};
-use crate::run::checkpoint::{Identity, Saved};
 use crate::run::{Checkpoint, RunDir};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, no_grad_guard};
 
@@ -55,11 +56,9 @@ fn count(
     counters.add(&logits, &batch.labels, &loss)
 }
 
-/// What to evaluate, beside the run itself.
+/// What to evaluate a network on and how, beside what its run says.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Which weights.
-    pub checkpoint: Checkpoint,
     /// Other data than the run's.
     pub data: Option<PathBuf>,
     /// Other batch size than the run's.
@@ -68,13 +67,13 @@ pub struct Request {
     pub device: Option<String>,
 }
 
-/// An evaluation of a run.
+/// An evaluation of a trained network.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The network.
     pub model: String,
-    /// Optimizer steps behind its weights.
-    pub step: u64,
+    /// Optimizer steps behind its weights, where that is known.
+    pub step: Option<u64>,
     /// The counts.
     pub evaluation: Evaluation,
     /// What the user should know.
@@ -85,33 +84,63 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the checkpoint, the data and the network do not fit together.
-pub fn run(run: &RunDir, request: &Request, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn of_run(
+    run: &RunDir,
+    checkpoint: Checkpoint,
+    request: &Request,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let mut experiment = run.experiment()?;
-    if let Some(dir) = &request.data {
-        experiment.data.dir.clone_from(dir);
-        experiment.data.source = crate::data::Source::Auto;
-    }
-    experiment.train.eval_batch_size = request.batch_size.or(experiment.train.eval_batch_size);
-    let device: Device = crate::experiment::device(request.device.as_deref().unwrap_or(&experiment.device))?;
-    if let Some(threads) = experiment.threads {
-        tch::set_num_threads(threads as i32);
-    }
+    let device = request.apply(&mut experiment)?;
+    let (trained, warning) = Trained::of_run(run, &experiment, checkpoint, device)?;
+    let evaluation = on_data(&experiment, &trained, observer)?;
+    Ok(Outcome { model: trained.model, step: trained.step, evaluation, warning })
+}
 
-    let (saved, warning) = Saved::open(&run.checkpoint(request.checkpoint))?;
+/// Evaluates a file of weights.
+///
+/// # Errors
+/// When the weights, the data and the network do not fit together.
+pub fn of_file(
+    path: &Path,
+    model: Option<&ModelSpec>,
+    request: &Request,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let mut experiment = Experiment::default();
+    let device = request.apply(&mut experiment)?;
+    let trained = Trained::of_file(path, model, device)?;
+    let (dir, source) = (experiment.data.dir, experiment.data.source);
+    experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
+    let evaluation = on_data(&experiment, &trained, observer)?;
+    Ok(Outcome { model: trained.model, step: None, evaluation, warning: None })
+}
+
+impl Request {
+    /// Puts what was asked for into the run's configuration, and finds the device.
+    fn apply(&self, experiment: &mut Experiment) -> Result<Device> {
+        if let Some(dir) = &self.data {
+            experiment.data.dir.clone_from(dir);
+            experiment.data.source = Source::Auto;
+        }
+        experiment.train.eval_batch_size = self.batch_size.or(experiment.train.eval_batch_size);
+        if let Some(threads) = experiment.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        crate::experiment::device(self.device.as_deref().unwrap_or(&experiment.device))
+    }
+}
+
+fn on_data(experiment: &Experiment, trained: &Trained, observer: &mut dyn Observer) -> Result<Evaluation> {
     let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
-    // The data that the run was trained on decides the classes, not the data at hand.
-    let Identity { channels, classes, .. } = saved.identity();
-    check_fit(dataset.as_ref(), channels, classes)?;
-    let (node, _) = super::setup::describe(&experiment, channels, classes.len())?;
-    let net = Net::build(&node, experiment.seed, device)?;
-    saved.load_weights(&net)?;
-
-    let evaluation = evaluate(&experiment, &net, &dataset, &normalise(&experiment, device), observer)?;
-    Ok(Outcome { model: experiment.model.name.clone(), step: saved.progress().step, evaluation, warning })
+    let Preprocessing { mean, std, .. } = &trained.preprocessing;
+    check_fit(dataset.as_ref(), mean.len(), trained)?;
+    let normalise = Normalise::new(mean, std, trained.net.device());
+    evaluate(experiment, &trained.net, &dataset, &normalise, observer)
 }
 
 /// Refuses data whose images or labels mean something else than those that the network was trained on.
-fn check_fit(data: &dyn Dataset, channels: usize, classes: &[String]) -> Result<()> {
+fn check_fit(data: &dyn Dataset, channels: usize, trained: &Trained) -> Result<()> {
     let hint = "evaluate on the data set that the run was trained on";
     if channels != data.channels() {
         let message =
@@ -119,9 +148,13 @@ fn check_fit(data: &dyn Dataset, channels: usize, classes: &[String]) -> Result<
         return Err(failed(message).hint(hint).into());
     }
     // Fewer are no harm, as long as those that are there have the same labels.
-    if !classes.starts_with(data.classes()) {
-        let (trained, found) = (classes.len(), data.classes().len());
-        let other = data.classes().iter().zip(classes).find(|(found, trained)| found != trained);
+    let (expected, found) = (spelled(&trained.classes), spelled(data.classes()));
+    let fits =
+        if trained.classes_are_named { expected.starts_with(&found) } else { expected.len() == found.len() };
+    if !fits {
+        let other = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+        let other = other.filter(|_| trained.classes_are_named);
+        let (trained, found) = (expected.len(), found.len());
         let message = match other {
             Some((found, trained)) => {
                 format!("the data has a class `{found}` where the network was trained for `{trained}`")
@@ -131,4 +164,10 @@ fn check_fit(data: &dyn Dataset, channels: usize, classes: &[String]) -> Result<
         return Err(failed(message).hint(hint).into());
     }
     Ok(())
+}
+
+/// Names of classes, ImageNet's by their names where the folders are called by their WordNet ids.
+fn spelled(classes: &[String]) -> Vec<&str> {
+    let names: HashMap<&str, &str> = models::imagenet_classes().collect();
+    classes.iter().map(|class| names.get(class.as_str()).copied().unwrap_or(class)).collect()
 }

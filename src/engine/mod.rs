@@ -2,10 +2,13 @@
 
 pub mod ablate;
 pub mod bench;
+pub mod convert;
 pub mod doctor;
 pub mod eval;
+pub mod predict;
 pub mod setup;
 pub mod train;
+pub mod trained;
 
 use crate::error::Result;
 use crate::report::event::{Event, Observer};

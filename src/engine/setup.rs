@@ -45,7 +45,7 @@ impl Setup {
             return Err(failed(message).hint("both halves must be of the same data set").into());
         }
         let (entry, _) = models::find(&experiment.model.name)?;
-        experiment.data.resolve(train.as_ref(), entry.input.height as usize)?;
+        experiment.data.resolve(train.as_ref(), &entry.preprocessing())?;
         let (node, cost) = describe(&experiment, train.channels(), train.classes().len())?;
         Ok(Self { experiment, train, eval, node, cost, device })
     }

@@ -7,12 +7,16 @@ use crate::data::Normalise;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::error::{Result, TorchContext, failed};
 use crate::metrics::{Counters, Totals};
+use crate::models::ModelSpec;
 use crate::net::build::{Mode, Net};
 use crate::net::loss::cross_entropy;
 use crate::optim::{Schedule, Sgd, Timeline};
 use crate::report::event::{Evaluation, Event, Tick};
+use crate::rng;
 use crate::run::Checkpoint;
 use crate::run::checkpoint::{self, Identity, Progress, Saved};
+use crate::weights::Weights;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,7 +66,7 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// At its first values.
+    /// At its first, random values.
     ///
     /// # Errors
     /// When the device has not enough memory.
@@ -105,6 +109,8 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
     let mut progress = Progress::default();
     if resume {
         progress = restore(&mut learner, ctx)?;
+    } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
+        Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
     }
     announce(setup, timeline, &progress, ctx)?;
 
@@ -172,6 +178,8 @@ fn epoch(
         }
         let batch = batch?;
         let lr = experiment.optim.lr * schedule.factor(progress.step) * progress.plateau.factor;
+        // What is random in a network depends on the step alone, so that a resumed run draws the same.
+        tch::manual_seed(rng::stream(experiment.seed, "step", [progress.step, 0]).random());
         let (logits, loss) = learner.step(&batch, lr)?;
         counters.add(&logits, &batch.labels, &loss)?;
         progress.step += 1;
@@ -283,10 +291,12 @@ fn save(
     which: Checkpoint,
     ctx: &Context<'_>,
 ) -> Result<()> {
+    let preprocessing = setup.experiment.data.preprocessing();
     let identity = Identity {
         model: &setup.experiment.model.name,
         channels: setup.train.channels(),
         classes: setup.train.classes(),
+        preprocessing: Some(&preprocessing),
     };
     checkpoint::save(&ctx.run.checkpoint(which), identity, &learner.net, &learner.sgd, progress)
 }

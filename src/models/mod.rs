@@ -1,34 +1,67 @@
 //! The zoo: names, and the networks behind them.
 
+mod bn_inception;
 mod cifar;
+mod inception;
+mod inception_resnet;
+mod inception_v3;
+mod mobilenet;
+mod preact;
 mod resnet;
+mod shake;
+mod shufflenet;
+mod vgg;
 
+use crate::data::Preprocessing;
 use crate::error::{Result, nearest, usage};
-use crate::net::Node;
 use crate::net::cost::Shape;
 use crate::net::se::SeSpec;
-use serde::{Deserialize, Serialize};
+use crate::net::{Node, dropout};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::path::PathBuf;
 
-/// Which network, and how its SE blocks are built.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Which network, how its SE blocks are built, and what it starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSpec {
     /// A name of the zoo, such as `se-resnet-50`.
+    #[serde(deserialize_with = "lower_case")]
     pub name: String,
     /// Its SE blocks; nothing to a network without them.
     pub se: SeSpec,
+    /// Probability of dropout, in networks that have it; `null` is what the network was made with.
+    pub dropout: Option<f64>,
+    /// Weights to start from; `null` starts from random ones.
+    pub weights: Option<PathBuf>,
+    /// What becomes of the classifier in `weights`.
+    pub head: Head,
+}
+
+/// What becomes of the classifier of weights that training starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// It is taken over; the number of classes must be the same.
+    Keep,
+    /// It starts from random values, for any number of classes.
+    New,
+}
+
+/// Networks are known by lower-case names.
+fn lower_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(String::deserialize(deserializer)?.to_lowercase())
 }
 
 impl Default for ModelSpec {
     fn default() -> Self {
-        Self { name: "se-resnet-20".to_string(), se: SeSpec::default() }
+        Self::named("se-resnet-20")
     }
 }
 
 /// A network of the zoo, without its number of classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Entry {
-    /// Name without the prefix `se-`.
+    /// Name of the network without SE.
     pub base: &'static str,
     /// What tells it from its neighbours.
     pub about: &'static str,
@@ -36,81 +69,206 @@ pub struct Entry {
     pub input: Shape,
     /// Number of classes it was made for.
     pub classes: i64,
+    /// Length of the short side before the centre crop of an evaluation, in pixels.
+    resize: usize,
     family: Family,
 }
 
-/// A table of depths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which file describes it, and the row of its table.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Family {
     ResNet(resnet::Table),
+    BnInception,
+    InceptionV3,
+    InceptionResNetV2,
+    Vgg16,
+    MobileNet,
+    ShuffleNet,
     Cifar { blocks: usize },
+    PreAct(preact::Table),
+    Shake,
 }
 
 /// Most classes; a classifier on 2048 features then holds 8 GB.
 const MAX_CLASSES: i64 = 1_000_000;
 
-const IMAGENET: Shape = Shape { channels: 3, height: 224, width: 224 };
-const CIFAR: Shape = Shape { channels: 3, height: 32, width: 32 };
+/// For 224 × 224, of an image whose short side became 256.
+const fn imagenet(base: &'static str, about: &'static str, family: Family) -> Entry {
+    Entry { base, about, input: square(224), classes: 1000, resize: 256, family }
+}
 
-const fn imagenet(base: &'static str, about: &'static str, table: resnet::Table) -> Entry {
-    Entry { base, about, input: IMAGENET, classes: 1000, family: Family::ResNet(table) }
+/// For 299 × 299.
+const fn imagenet_299(base: &'static str, about: &'static str, resize: usize, family: Family) -> Entry {
+    Entry { base, about, input: square(299), classes: 1000, resize, family }
+}
+
+const fn small(base: &'static str, about: &'static str, family: Family) -> Entry {
+    Entry { base, about, input: square(32), classes: 10, resize: 32, family }
 }
 
 /// 6n + 2 layers.
-const fn cifar(base: &'static str, n: usize) -> Entry {
-    let about = "for 32×32, He et al. 2015 §4.2, shortcuts without parameters";
-    Entry { base, about, input: CIFAR, classes: 10, family: Family::Cifar { blocks: n } }
+const fn cifar(base: &'static str, blocks: usize) -> Entry {
+    small(base, "He et al. 2015 §4.2, shortcuts without parameters", Family::Cifar { blocks })
 }
 
-const RELEASED: &str =
-    "as released by the authors: stride on the first convolution of a block, ceil-mode pool";
+const fn square(size: i64) -> Shape {
+    Shape { channels: 3, height: size, width: size }
+}
+
+const RELEASED: &str = "as the authors released it: stride on a block's first convolution, ceil-mode pool";
+const RELEASED_X: &str = "as the authors released it: stride on the 3×3, ceil-mode pool";
 const V1_5: &str = "as in torchvision and timm: stride on the 3×3, padded pool";
 
-/// All networks; each also exists with `se-` before its name.
+use Family::ResNet;
+use resnet::Form::{Released, V1_5 as Ported};
+use resnet::{basic, bottleneck, grouped, senet_154};
+
+/// All networks; each also exists [with SE](Entry::se_name).
 pub const ZOO: &[Entry] = &[
-    imagenet("resnet-18", RELEASED, resnet::basic([2, 2, 2, 2], resnet::Form::Released)),
-    imagenet("resnet-34", RELEASED, resnet::basic([3, 4, 6, 3], resnet::Form::Released)),
-    imagenet("resnet-50", RELEASED, resnet::bottleneck([3, 4, 6, 3], resnet::Form::Released)),
-    imagenet("resnet-101", RELEASED, resnet::bottleneck([3, 4, 23, 3], resnet::Form::Released)),
-    imagenet("resnet-152", RELEASED, resnet::bottleneck([3, 8, 36, 3], resnet::Form::Released)),
-    imagenet("resnet-18-v1.5", V1_5, resnet::basic([2, 2, 2, 2], resnet::Form::V1_5)),
-    imagenet("resnet-34-v1.5", V1_5, resnet::basic([3, 4, 6, 3], resnet::Form::V1_5)),
-    imagenet("resnet-50-v1.5", V1_5, resnet::bottleneck([3, 4, 6, 3], resnet::Form::V1_5)),
-    imagenet("resnet-101-v1.5", V1_5, resnet::bottleneck([3, 4, 23, 3], resnet::Form::V1_5)),
-    imagenet("resnet-152-v1.5", V1_5, resnet::bottleneck([3, 8, 36, 3], resnet::Form::V1_5)),
+    imagenet("resnet-18", RELEASED, ResNet(basic([2, 2, 2, 2], Released))),
+    imagenet("resnet-34", RELEASED, ResNet(basic([3, 4, 6, 3], Released))),
+    imagenet("resnet-50", RELEASED, ResNet(bottleneck([3, 4, 6, 3], Released))),
+    imagenet("resnet-101", RELEASED, ResNet(bottleneck([3, 4, 23, 3], Released))),
+    imagenet("resnet-152", RELEASED, ResNet(bottleneck([3, 8, 36, 3], Released))),
+    imagenet("resnet-18-v1.5", V1_5, ResNet(basic([2, 2, 2, 2], Ported))),
+    imagenet("resnet-34-v1.5", V1_5, ResNet(basic([3, 4, 6, 3], Ported))),
+    imagenet("resnet-50-v1.5", V1_5, ResNet(bottleneck([3, 4, 6, 3], Ported))),
+    imagenet("resnet-101-v1.5", V1_5, ResNet(bottleneck([3, 4, 23, 3], Ported))),
+    imagenet("resnet-152-v1.5", V1_5, ResNet(bottleneck([3, 8, 36, 3], Ported))),
+    imagenet("resnext-50-32x4d", RELEASED_X, ResNet(grouped(32, 4, [3, 4, 6, 3], Released))),
+    imagenet("resnext-101-32x4d", RELEASED_X, ResNet(grouped(32, 4, [3, 4, 23, 3], Released))),
+    imagenet("resnext-101-64x4d", RELEASED_X, ResNet(grouped(64, 4, [3, 4, 23, 3], Released))),
+    imagenet("resnext-101-32x8d", RELEASED_X, ResNet(grouped(32, 8, [3, 4, 23, 3], Released))),
+    imagenet("resnext-50-32x4d-v1.5", V1_5, ResNet(grouped(32, 4, [3, 4, 6, 3], Ported))),
+    imagenet("resnext-101-32x4d-v1.5", V1_5, ResNet(grouped(32, 4, [3, 4, 23, 3], Ported))),
+    imagenet("resnext-101-64x4d-v1.5", V1_5, ResNet(grouped(64, 4, [3, 4, 23, 3], Ported))),
+    imagenet("resnext-101-32x8d-v1.5", V1_5, ResNet(grouped(32, 8, [3, 4, 23, 3], Ported))),
+    imagenet("senet-154-without-se", RELEASED_X, ResNet(senet_154(Released))),
+    imagenet("senet-154-v1.5-without-se", V1_5, ResNet(senet_154(Ported))),
+    imagenet("bn-inception", "as the authors of SE released it", Family::BnInception),
+    imagenet_299("inception-v3", "as in torchvision, no auxiliary classifier", 342, Family::InceptionV3),
+    imagenet_299(
+        "inception-resnet-v2",
+        "as Google released it and timm has it",
+        352,
+        Family::InceptionResNetV2,
+    ),
+    imagenet("vgg-16-bn", "as in torchvision, with batch normalisation", Family::Vgg16),
+    imagenet("mobilenet", "width 1.0, as in timm: ReLU6", Family::MobileNet),
+    imagenet("shufflenet", "width 1, 3 groups", Family::ShuffleNet),
     cifar("resnet-20", 3),
     cifar("resnet-32", 5),
     cifar("resnet-44", 7),
     cifar("resnet-56", 9),
     cifar("resnet-110", 18),
+    small("preact-resnet-110", "He et al. 2016, basic blocks", Family::PreAct(preact::RESNET_110)),
+    small("preact-resnet-164", "He et al. 2016, bottlenecks", Family::PreAct(preact::RESNET_164)),
+    small("wrn-16-8", "Zagoruyko & Komodakis 2016", Family::PreAct(preact::WRN_16_8)),
+    small("shake-shake-26-2x96d", "Gastaldi 2017, mixed by image", Family::Shake),
 ];
 
-/// All names, those without SE first.
-pub fn names() -> Vec<String> {
-    let plain = ZOO.iter().map(|entry| entry.base.to_string());
-    plain.chain(ZOO.iter().map(|entry| format!("se-{}", entry.base))).collect()
+/// The classes of ImageNet-1k: a line for each, of its WordNet id and its name.
+const IMAGENET_CLASSES: &str = include_str!("imagenet_classes.txt");
+
+/// WordNet ids and names of the 1000 classes of ImageNet-1k, in the order of their labels.
+pub fn imagenet_classes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = IMAGENET_CLASSES.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once(' '))
 }
 
-/// The entry behind `name`, and whether it has SE blocks.
-///
-/// # Errors
-/// When the zoo has no such network; the nearest name is suggested.
-pub fn find(name: &str) -> Result<(&'static Entry, bool)> {
-    let base = name.strip_prefix("se-").unwrap_or(name);
-    match ZOO.iter().find(|entry| entry.base == base) {
-        Some(entry) => Ok((entry, base.len() < name.len())),
-        None => {
-            let names = names();
-            let hint = match nearest(&name.to_lowercase(), names.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean `{near}`? `senet summary --list` names all"),
-                None => "`senet summary --list` names all".to_string(),
-            };
-            Err(usage(format!("unknown network `{name}` (`model.name`)")).hint(hint).into())
+impl Entry {
+    /// Name of the network with SE: `se-` and the other name, but SENet-154 is never called otherwise.
+    pub fn se_name(&self) -> String {
+        match self.base.strip_suffix("-without-se") {
+            Some(name) => name.to_string(),
+            None => format!("se-{}", self.base),
+        }
+    }
+
+    /// How photographs are prepared for it, as torchvision and timm do: ImageNet's statistics, Google's for the
+    /// networks of 299 × 299.
+    pub fn preprocessing(&self) -> Preprocessing {
+        let (size, resize) = (self.input.height as usize, self.resize);
+        match self.family {
+            Family::InceptionV3 | Family::InceptionResNetV2 => {
+                Preprocessing { size, resize, mean: vec![0.5; 3], std: vec![0.5; 3] }
+            }
+            _ => Preprocessing { size, resize, ..Preprocessing::default() },
+        }
+    }
+
+    /// Name of the last layer, whose outputs are the classes.
+    pub fn classifier(&self) -> &'static str {
+        match self.family {
+            Family::InceptionResNetV2 => "classif",
+            Family::Vgg16 => "classifier.6",
+            Family::MobileNet => "classifier",
+            _ => "fc",
         }
     }
 }
 
+/// All names, those without SE first.
+pub fn names() -> Vec<String> {
+    let plain = ZOO.iter().map(|entry| entry.base.to_string());
+    plain.chain(ZOO.iter().map(Entry::se_name)).collect()
+}
+
+/// The entry behind `name` (upper or lower case), and whether it has SE blocks.
+///
+/// # Errors
+/// When the zoo has no such network; the nearest name is suggested.
+pub fn find(name: &str) -> Result<(&'static Entry, bool)> {
+    let lower = name.to_lowercase();
+    if let Some(entry) = ZOO.iter().find(|entry| entry.base == lower) {
+        return Ok((entry, false));
+    }
+    if let Some(entry) = ZOO.iter().find(|entry| entry.se_name() == lower) {
+        return Ok((entry, true));
+    }
+    let names = names();
+    let hint = match nearest(&lower, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`? `senet summary --list` names all"),
+        None => "`senet summary --list` names all".to_string(),
+    };
+    Err(usage(format!("unknown network `{name}` (`model.name`)")).hint(hint).into())
+}
+
+/// What all families ask of a specification.
+struct Variant<'a> {
+    /// The SE blocks, if there are any.
+    se: Option<&'a SeSpec>,
+    /// C of the images.
+    channels: i64,
+    classes: i64,
+    dropout: Option<f64>,
+}
+
+impl Variant<'_> {
+    /// `features` with an SE block behind them, in networks with SE.
+    fn recalibrated(&self, features: Node, channels: i64) -> Node {
+        match self.se {
+            Some(se) => se.after(features, channels),
+            None => features,
+        }
+    }
+
+    /// The probability of dropout that was asked for, or what the network was made with.
+    fn dropout_or(&self, made_with: f64) -> f64 {
+        self.dropout.unwrap_or(made_with)
+    }
+
+    fn dropout(&self, made_with: f64) -> Node {
+        dropout(self.dropout_or(made_with))
+    }
+}
+
 impl ModelSpec {
+    /// The network of this name with the default settings.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_string(), se: SeSpec::default(), dropout: None, weights: None, head: Head::Keep }
+    }
+
     /// The description of this network for images of `channels` channels and that many `classes`.
     ///
     /// # Errors
@@ -121,21 +279,34 @@ impl ModelSpec {
             let message = format!("`model.se.reduction` is {}, but a ratio is at least 1", self.se.reduction);
             return Err(usage(message).hint("the paper uses 16; 1 keeps the full width").into());
         }
+        if let Some(p) = self.dropout.filter(|p| !(0.0..1.0).contains(p)) {
+            let message = format!("`model.dropout` is {p}, but it must be from 0 to less than 1");
+            return Err(usage(message).into());
+        }
         if !(1..=MAX_CLASSES).contains(&classes) {
             let message =
                 format!("a network of {classes} classes cannot be made: 1 to {MAX_CLASSES} are possible");
             return Err(usage(message).hint("ImageNet-1k has 1000 classes, ImageNet-21k 21841").into());
         }
         let se = with_se.then_some(&self.se);
+        let variant = Variant { se, channels, classes, dropout: self.dropout };
         Ok(match entry.family {
-            Family::ResNet(table) => resnet::describe(&table, se, channels, classes),
-            Family::Cifar { blocks } => cifar::describe(blocks, se, channels, classes),
+            Family::ResNet(table) => resnet::describe(&table, &variant),
+            Family::BnInception => bn_inception::describe(&variant),
+            Family::InceptionV3 => inception_v3::describe(&variant),
+            Family::InceptionResNetV2 => inception_resnet::describe(&variant),
+            Family::Vgg16 => vgg::describe(&variant),
+            Family::MobileNet => mobilenet::describe(&variant),
+            Family::ShuffleNet => shufflenet::describe(&variant),
+            Family::Cifar { blocks } => cifar::describe(blocks, &variant),
+            Family::PreAct(table) => preact::describe(&table, &variant),
+            Family::Shake => shake::describe(&variant),
         })
     }
 
     /// The same network without its SE blocks.
     pub fn without_se(&self) -> Self {
-        let name = self.name.strip_prefix("se-").unwrap_or(&self.name).to_string();
-        Self { name, se: self.se.clone() }
+        let name = find(&self.name).map_or_else(|_| self.name.clone(), |(entry, _)| entry.base.to_string());
+        Self { name, ..self.clone() }
     }
 }

@@ -1,32 +1,40 @@
-//! ResNet and SE-ResNet for ImageNet (paper Table 1; He et al. 2015, Table 1).
+//! ResNet, ResNeXt and SENet-154 for ImageNet, with and without SE (paper Table 1; He et al. 2015, Table 1; Xie et
+//! al. 2017, Table 1; paper's appendix for SENet-154).
 //!
-//! | stage  | output    | 18, 34        | 50, 101, 152               | SE            |
-//! |--------|-----------|---------------|----------------------------|---------------|
-//! | conv1  | 112 × 112 | 7×7, 64, stride 2                          |||
-//! | layer1 | 56 × 56   | [3×3, 64]²    | [1×1, 64; 3×3, 64; 1×1, 256] | fc [C/r, C] |
-//! | layer2 | 28 × 28   | [3×3, 128]²   | … 128, 128, 512            |               |
-//! | layer3 | 14 × 14   | [3×3, 256]²   | … 256, 256, 1024           |               |
-//! | layer4 | 7 × 7     | [3×3, 512]²   | … 512, 512, 2048           |               |
-//! | fc     | 1 × 1     | global average pool, 1000-d fc             |||
+//! | stage  | output    | 18, 34      | 50, 101, 152                 | ResNeXt 32×4d                     | SENet-154                    | SE          |
+//! |--------|-----------|-------------|------------------------------|-----------------------------------|------------------------------|-------------|
+//! | conv1  | 112 × 112 | 7×7, 64, /2 | 7×7, 64, /2                  | 7×7, 64, /2                       | 3×3, 64, /2; 3×3, 64; 3×3, 128 |           |
+//! | layer1 | 56 × 56   | [3×3, 64]²  | [1×1, 64; 3×3, 64; 1×1, 256] | [1×1, 128; 3×3, 128, G 32; 1×1, 256] | [1×1, 128; 3×3, 256, G 64; 1×1, 256] | fc [C/r, C] |
+//! | layer2 | 28 × 28   | [3×3, 128]² | … 128, 128, 512              | … 256, 256, 512                   | … 256, 512, 512              |             |
+//! | layer3 | 14 × 14   | [3×3, 256]² | … 256, 256, 1024             | … 512, 512, 1024                  | … 512, 1024, 1024            |             |
+//! | layer4 | 7 × 7     | [3×3, 512]² | … 512, 512, 2048             | … 1024, 1024, 2048                | … 1024, 2048, 2048           |             |
+//! | fc     | 1 × 1     | global average pool, 1000-d fc ||||                                                                                  |
 
-use crate::net::se::SeSpec;
+use super::Variant;
 use crate::net::{
-    Node, Pool, add, bn, conv, flatten, global_avg_pool, identity, linear, max_pool, relu, seq,
+    Conv, Node, Pool, add, bn, conv, flatten, global_avg_pool, identity, linear, max_pool, relu, seq,
 };
 
 /// Where the stride of a block sits and how the stem's pool treats the border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The authors' released nets: stride on a bottleneck's first 1×1, pool in ceil mode without padding.
+    /// The authors' released nets: stride on a ResNet bottleneck's first 1×1 (on the 3×3 where that is grouped), pool
+    /// in ceil mode without border.
     Released,
-    /// torchvision, timm and NVIDIA's "v1.5": stride on the 3×3, pool padded by 1.
+    /// torchvision, timm and NVIDIA's "v1.5": stride on the 3×3, pool with a border of 1.
     V1_5,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
+    /// Two 3×3 convolutions.
     Basic,
+    /// 1×1 reduce, 3×3, 1×1 expand.
     Bottleneck,
+    /// The same with the 3×3 in `groups` groups of `width` channels (times 1, 2, 4, 8 in the stages).
+    Grouped { groups: i64, width: i64 },
+    /// The same with 64 groups of 4 and half as many channels in the first 1×1.
+    Senet154,
 }
 
 /// One column of the table.
@@ -45,33 +53,74 @@ pub(super) const fn bottleneck(depths: [usize; 4], form: Form) -> Table {
     Table { block: Block::Bottleneck, depths, form }
 }
 
+pub(super) const fn grouped(groups: i64, width: i64, depths: [usize; 4], form: Form) -> Table {
+    Table { block: Block::Grouped { groups, width }, depths, form }
+}
+
+pub(super) const fn senet_154(form: Form) -> Table {
+    Table { block: Block::Senet154, depths: [3, 8, 36, 3], form }
+}
+
 /// The whole network.
-pub(super) fn describe(table: &Table, se: Option<&SeSpec>, channels: i64, classes: i64) -> Node {
+pub(super) fn describe(table: &Table, variant: &Variant<'_>) -> Node {
     let pool = match table.form {
-        Form::Released => Pool { kernel: 3, stride: 2, padding: 0, ceil: true },
-        Form::V1_5 => Pool { kernel: 3, stride: 2, padding: 1, ceil: false },
+        Form::Released => Pool::ceil(3, 2),
+        Form::V1_5 => Pool::padded(3, 2),
     };
-    let mut c = 64;
-    let mut parts = vec![conv("conv1", channels, c, 7, 2), bn("bn1", c), relu(), max_pool("maxpool", pool)];
+    let (stem, mut c) = stem(table.block, variant.channels);
+    let mut parts = vec![stem, bn("bn1", c), relu(), max_pool("maxpool", pool)];
     for (i, (width, depth)) in [64, 128, 256, 512].into_iter().zip(table.depths).enumerate() {
         let blocks = (0..depth).map(|block| {
             let stride = if i > 0 && block == 0 { 2 } else { 1 };
             let c_in = c;
-            let (branch, c_out) = match table.block {
-                Block::Basic => (basic_branch(c_in, width, stride), width),
-                Block::Bottleneck => (bottleneck_branch(c_in, width, stride, table.form), 4 * width),
-            };
+            let (branch, c_out) = branch(table, c_in, width, stride);
             c = c_out;
-            residual(&block.to_string(), branch, projection(c_in, c_out, stride), se, c_out)
+            residual(&block.to_string(), branch, projection(table.block, c_in, c_out, stride), variant, c_out)
         });
         parts.push(seq(&format!("layer{}", i + 1), blocks.collect::<Vec<_>>()));
     }
-    parts.extend([global_avg_pool("avgpool"), flatten(), linear("fc", c, classes)]);
+    let dropout = variant.dropout(if table.block == Block::Senet154 { 0.2 } else { 0.0 });
+    parts.extend([global_avg_pool("avgpool"), flatten(), dropout, linear("fc", c, variant.classes)]);
     seq("", parts)
 }
 
+/// What comes before the first normalisation, and its channels. The names are timm's.
+fn stem(block: Block, channels: i64) -> (Node, i64) {
+    if block != Block::Senet154 {
+        return (conv("conv1", channels, 64, 7, 2), 64);
+    }
+    let convs = [
+        conv("0", channels, 64, 3, 2),
+        bn("1", 64),
+        relu(),
+        conv("3", 64, 64, 3, 1),
+        bn("4", 64),
+        relu(),
+        conv("6", 64, 128, 3, 1),
+    ];
+    (seq("conv1", convs), 128)
+}
+
+/// F_tr of a block in a stage of this width, and its channels.
+fn branch(table: &Table, c_in: i64, width: i64, stride: i64) -> (Node, i64) {
+    let c_out = 4 * width;
+    let on_3x3 = (1, stride);
+    match table.block {
+        Block::Basic => (basic_branch(c_in, width, stride), width),
+        Block::Bottleneck => {
+            let strides = if table.form == Form::Released { (stride, 1) } else { on_3x3 };
+            (bottleneck_branch([c_in, width, width, c_out], 1, strides), c_out)
+        }
+        Block::Grouped { groups, width: group_width } => {
+            let inner = groups * group_width * width / 64;
+            (bottleneck_branch([c_in, inner, inner, c_out], groups, on_3x3), c_out)
+        }
+        Block::Senet154 => (bottleneck_branch([c_in, 2 * width, c_out, c_out], 64, on_3x3), c_out),
+    }
+}
+
 /// Two 3×3 convolutions.
-fn basic_branch(c_in: i64, width: i64, stride: i64) -> Node {
+pub(super) fn basic_branch(c_in: i64, width: i64, stride: i64) -> Node {
     seq(
         "",
         [
@@ -84,40 +133,34 @@ fn basic_branch(c_in: i64, width: i64, stride: i64) -> Node {
     )
 }
 
-/// 1×1 reduce, 3×3, 1×1 expand by 4.
-fn bottleneck_branch(c_in: i64, width: i64, stride: i64, form: Form) -> Node {
-    let (on_first, on_second) = match form {
-        Form::Released => (stride, 1),
-        Form::V1_5 => (1, stride),
-    };
+/// 1×1 reduce, 3×3 in groups, 1×1 expand, through these channels.
+fn bottleneck_branch(channels: [i64; 4], groups: i64, strides: (i64, i64)) -> Node {
+    let [c_in, reduced, inner, c_out] = channels;
     seq(
         "",
         [
-            conv("conv1", c_in, width, 1, on_first),
-            bn("bn1", width),
+            conv("conv1", c_in, reduced, 1, strides.0),
+            bn("bn1", reduced),
             relu(),
-            conv("conv2", width, width, 3, on_second),
-            bn("bn2", width),
+            Conv::new(reduced, inner, 3).stride(strides.1).groups(groups).named("conv2"),
+            bn("bn2", inner),
             relu(),
-            conv("conv3", width, 4 * width, 1, 1),
-            bn("bn3", 4 * width),
+            conv("conv3", inner, c_out, 1, 1),
+            bn("bn3", c_out),
         ],
     )
 }
 
-/// The shortcut: a 1×1 projection where the shape changes, else the input itself.
-fn projection(c_in: i64, c_out: i64, stride: i64) -> Node {
+/// The shortcut: a projection where the shape changes, else the input itself.
+fn projection(block: Block, c_in: i64, c_out: i64, stride: i64) -> Node {
     if c_in == c_out && stride == 1 {
         return identity();
     }
-    seq("downsample", [conv("0", c_in, c_out, 1, stride), bn("1", c_out)])
+    let kernel = if block == Block::Senet154 && stride > 1 { 3 } else { 1 };
+    seq("downsample", [conv("0", c_in, c_out, kernel, stride), bn("1", c_out)])
 }
 
 /// ReLU(SE(branch(x)) + shortcut(x)): the block sits before the sum (paper Fig. 3).
-pub(super) fn residual(name: &str, branch: Node, shortcut: Node, se: Option<&SeSpec>, c_out: i64) -> Node {
-    let branch = match se {
-        Some(se) => se.after(branch, c_out),
-        None => branch,
-    };
-    seq(name, [add(branch, shortcut), relu()])
+pub(super) fn residual(name: &str, branch: Node, shortcut: Node, variant: &Variant<'_>, c_out: i64) -> Node {
+    seq(name, [add(variant.recalibrated(branch, c_out), shortcut), relu()])
 }

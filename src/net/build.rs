@@ -15,8 +15,7 @@ use rand_distr::{Distribution, StandardNormal};
 use std::collections::HashMap;
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
-/// Batch normalisation as in the released nets and in PyTorch: variance + 1e-5, and a tenth of each new batch.
-pub(super) const BN_EPSILON: f64 = 1e-5;
+/// Share of each new batch in the running statistics of batch normalisation, as in PyTorch.
 const BN_MOMENTUM: f64 = 0.1;
 
 /// Whether batch normalisation uses (and learns) the batch's statistics, or the running ones.
@@ -134,13 +133,22 @@ pub(super) enum Layer {
     Conv(ConvLayer),
     BatchNorm {
         norm: BatchNorm,
+        epsilon: f64,
         relu: bool,
     },
     Relu {
         in_place: bool,
     },
+    Relu6,
     Sigmoid,
     MaxPool(Pool),
+    AvgPool {
+        pool: Pool,
+        count_border: bool,
+    },
+    AdaptiveAvgPool {
+        size: i64,
+    },
     GlobalAvgPool,
     Flatten,
     Linear {
@@ -149,7 +157,20 @@ pub(super) enum Layer {
     },
     Subsample {
         stride: i64,
+        offset: i64,
         extra_channels: i64,
+    },
+    Shuffle {
+        groups: i64,
+    },
+    Dropout {
+        p: f64,
+    },
+    Times(f64),
+    Concat(Vec<Vec<Layer>>),
+    Shake {
+        one: Vec<Layer>,
+        other: Vec<Layer>,
     },
     Add {
         branch: Vec<Layer>,
@@ -184,20 +205,29 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
             let bias = conv.bias.then(|| tensor("bias"));
             Layer::Conv(ConvLayer { conv: *conv, weight: tensor("weight"), bias })
         }
-        Op::BatchNorm { .. } => {
+        Op::BatchNorm { epsilon, .. } => {
             let (gamma, beta) = (tensor("weight"), tensor("bias"));
             let (mean, variance) = (tensor("running_mean"), tensor("running_var"));
-            Layer::BatchNorm { norm: BatchNorm { gamma, beta, mean, variance }, relu: false }
+            let norm = BatchNorm { gamma, beta, mean, variance };
+            Layer::BatchNorm { norm, epsilon: *epsilon, relu: false }
         }
         Op::Relu => Layer::Relu { in_place: false },
+        Op::Relu6 => Layer::Relu6,
         Op::Sigmoid => Layer::Sigmoid,
         Op::MaxPool(pool) => Layer::MaxPool(*pool),
+        Op::AvgPool { pool, count_border } => Layer::AvgPool { pool: *pool, count_border: *count_border },
+        Op::AdaptiveAvgPool { size } => Layer::AdaptiveAvgPool { size: *size },
         Op::GlobalAvgPool => Layer::GlobalAvgPool,
         Op::Flatten => Layer::Flatten,
         Op::Linear { .. } => Layer::Linear { weight: tensor("weight"), bias: tensor("bias") },
-        Op::Subsample { stride, c_in, c_out } => {
-            Layer::Subsample { stride: *stride, extra_channels: c_out - c_in }
+        Op::Subsample { stride, offset, c_in, c_out } => {
+            Layer::Subsample { stride: *stride, offset: *offset, extra_channels: c_out - c_in }
         }
+        Op::Shuffle { groups } => Layer::Shuffle { groups: *groups },
+        Op::Dropout { p } => Layer::Dropout { p: *p },
+        Op::Times(factor) => Layer::Times(*factor),
+        Op::Concat(branches) => Layer::Concat(branches.iter().map(branch).collect()),
+        Op::Shake { one, other } => Layer::Shake { one: branch(one), other: branch(other) },
         Op::Scale { features, gate } => Layer::Scale { features: branch(features), gate: branch(gate) },
         Op::Add { branch: residual, shortcut } => {
             Layer::Add { branch: branch(residual), shortcut: branch(shortcut) }
@@ -211,16 +241,19 @@ fn arrange(layers: &mut Vec<Layer>) {
     let mut arranged: Vec<Layer> = Vec::with_capacity(layers.len());
     for mut layer in layers.drain(..) {
         match &mut layer {
-            Layer::Add { branch: a, shortcut: b } | Layer::Scale { features: a, gate: b } => {
+            Layer::Add { branch: a, shortcut: b }
+            | Layer::Scale { features: a, gate: b }
+            | Layer::Shake { one: a, other: b } => {
                 arrange(a);
                 arrange(b);
             }
+            Layer::Concat(branches) => branches.iter_mut().for_each(arrange),
             Layer::Relu { in_place } => *in_place = arranged.last().is_some_and(Layer::output_is_free),
             _ => {}
         }
         match (arranged.pop(), layer) {
-            (Some(Layer::BatchNorm { norm, .. }), Layer::Relu { .. }) => {
-                arranged.push(Layer::BatchNorm { norm, relu: true });
+            (Some(Layer::BatchNorm { norm, epsilon, .. }), Layer::Relu { .. }) => {
+                arranged.push(Layer::BatchNorm { norm, epsilon, relu: true });
             }
             (Some(Layer::Add { branch, shortcut }), Layer::Relu { .. }) => {
                 arranged.extend(excite_add(branch, shortcut));
@@ -266,7 +299,7 @@ impl ConvLayer {
     /// The convolution by libtorch's general operator.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let Conv { stride, padding, groups, .. } = self.conv;
-        x.f_conv2d(&self.weight, self.bias.as_ref(), [stride, stride], [padding, padding], [1, 1], groups)
+        x.f_conv2d(&self.weight, self.bias.as_ref(), [stride, stride], padding, [1, 1], groups)
     }
 
     /// Weight and bias.
@@ -278,14 +311,14 @@ impl ConvLayer {
 impl Layer {
     /// Whether its output was made by it and is not needed for its gradient.
     fn output_is_free(&self) -> bool {
-        matches!(self, Layer::Conv(_) | Layer::Linear { .. } | Layer::Add { .. })
+        matches!(self, Layer::Conv(_) | Layer::Linear { .. } | Layer::Add { .. } | Layer::Concat(_))
     }
 
     pub(super) fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor, TchError> {
         match self {
             Layer::Conv(conv) => conv.forward(&x),
-            Layer::BatchNorm { norm, relu } => match mode {
-                Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, BN_EPSILON, *relu),
+            Layer::BatchNorm { norm, epsilon, relu } => match mode {
+                Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu),
                 Mode::Eval => {
                     let BatchNorm { gamma, beta, mean, variance } = norm;
                     let (mean, variance) = (Some(mean), Some(variance));
@@ -296,7 +329,7 @@ impl Layer {
                         variance,
                         false,
                         BN_MOMENTUM,
-                        BN_EPSILON,
+                        *epsilon,
                         true,
                     )?;
                     if *relu { y.f_relu_() } else { Ok(y) }
@@ -304,6 +337,7 @@ impl Layer {
             },
             Layer::Relu { in_place: true } => x.f_relu_(),
             Layer::Relu { in_place: false } => x.f_relu(),
+            Layer::Relu6 => x.f_relu6(),
             Layer::Sigmoid => x.f_sigmoid(),
             Layer::MaxPool(pool) => x.f_max_pool2d(
                 [pool.kernel, pool.kernel],
@@ -312,14 +346,40 @@ impl Layer {
                 [1, 1],
                 pool.ceil,
             ),
+            Layer::AvgPool { pool, count_border } => x.f_avg_pool2d(
+                [pool.kernel, pool.kernel],
+                [pool.stride, pool.stride],
+                [pool.padding, pool.padding],
+                pool.ceil,
+                *count_border,
+                None,
+            ),
+            Layer::AdaptiveAvgPool { size } => x.f_adaptive_avg_pool2d([*size, *size]),
             Layer::GlobalAvgPool => x.f_mean_dim([2i64, 3].as_slice(), true, None::<Kind>),
             Layer::Flatten => x.f_flatten(1, -1),
             Layer::Linear { weight, bias } => x.f_linear(weight, Some(bias)),
-            Layer::Subsample { stride, extra_channels } => {
-                let pixels = x.f_slice(2, None, None, *stride)?.f_slice(3, None, None, *stride)?;
-                // [left, right] of W, then H, then C.
+            Layer::Subsample { stride, offset, extra_channels } => {
+                // [before, after] of W, then H, then C.
+                let moved = match offset {
+                    0 => x,
+                    offset => x.f_constant_pad_nd([-offset, *offset, -offset, *offset])?,
+                };
+                let pixels = moved.f_slice(2, None, None, *stride)?.f_slice(3, None, None, *stride)?;
                 pixels.f_constant_pad_nd([0, 0, 0, 0, 0, *extra_channels])
             }
+            Layer::Shuffle { groups } => {
+                let (n, c, h, w) = x.size4()?;
+                let grouped = x.f_permute([0, 2, 3, 1])?.f_reshape([n, h, w, *groups, c / groups])?;
+                grouped.f_transpose(3, 4)?.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])
+            }
+            Layer::Dropout { p } => x.f_dropout(*p, mode == Mode::Train),
+            Layer::Times(factor) => x.f_mul_scalar(*factor),
+            Layer::Concat(branches) => {
+                let maps: Result<Vec<Tensor>, _> =
+                    branches.iter().map(|branch| run(branch, &x, mode)).collect();
+                Tensor::f_cat(&maps?, 1)
+            }
+            Layer::Shake { one, other } => shake(&run(one, &x, mode)?, &run(other, &x, mode)?, mode),
             Layer::Add { branch, shortcut } => run(branch, &x, mode)?.f_add(&run(shortcut, &x, mode)?),
             Layer::Scale { features, gate } => run(features, &x, mode)?.f_mul(&run(gate, &x, mode)?),
             Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
@@ -328,6 +388,20 @@ impl Layer {
             }
         }
     }
+}
+
+/// The mixture of Shake-Shake (Gastaldi 2017, "Image" level): ratios are drawn anew for each sample, for the forward
+/// pass and for the backward pass apart.
+pub(super) fn shake(one: &Tensor, other: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    if mode == Mode::Eval {
+        return one.f_add(other)?.f_mul_scalar(0.5);
+    }
+    let ratios = || Tensor::f_rand([one.size()[0], 1, 1, 1], (one.kind(), one.device()));
+    let forward = no_grad(|| other.f_lerp_tensor(one, &ratios()?))?;
+    let backward = other.f_lerp_tensor(one, &ratios()?)?;
+    // The value of `forward` with the gradient of `backward`.
+    let change = forward.f_sub(&backward.detach())?;
+    backward.f_add(&change)
 }
 
 /// Copies `values` into `target` without touching its gradient.

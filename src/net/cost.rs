@@ -45,6 +45,13 @@ pub struct ParamCount {
     pub bn_statistics: i64,
 }
 
+impl ParamCount {
+    /// All values.
+    pub fn values(&self) -> u64 {
+        (self.trainable + self.bn_statistics) as u64
+    }
+}
+
 /// One row of a network's summary.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stage {
@@ -114,8 +121,8 @@ pub fn count(root: &Node) -> ParamCount {
 
 /// Output shape and multiply-adds of `node` on an input of shape `x`.
 fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
-    let spatial = |output: &dyn Fn(i64) -> i64, channels: i64| -> Result<Shape> {
-        let shape = Shape { channels, height: output(x.height), width: output(x.width) };
+    let sized = |channels: i64, height: i64, width: i64| -> Result<Shape> {
+        let shape = Shape { channels, height, width };
         if shape.height < 1 || shape.width < 1 {
             let message = format!("the input is too small: nothing is left of {x} at `{}`", node.name);
             return Err(usage(message)
@@ -130,27 +137,38 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
     Ok(match &node.op {
         Op::Conv(conv) => {
             expect(conv.c_in);
-            let windows = |size: i64| (size + 2 * conv.padding - conv.kernel).div_euclid(conv.stride) + 1;
-            let y = spatial(&windows, conv.c_out)?;
-            let per_output = conv.kernel * conv.kernel * conv.c_in / conv.groups;
+            let [height, width] = [(x.height, 0), (x.width, 1)].map(|(size, axis)| {
+                (size + 2 * conv.padding[axis] - conv.kernel[axis]).div_euclid(conv.stride) + 1
+            });
+            let y = sized(conv.c_out, height, width)?;
+            let per_output = conv.kernel[0] * conv.kernel[1] * conv.c_in / conv.groups;
             (y, per_output * y.channels * y.height * y.width)
         }
-        Op::MaxPool(pool) => (spatial(&|size| pool.windows(size), x.channels)?, 0),
+        Op::MaxPool(pool) | Op::AvgPool { pool, .. } => {
+            (sized(x.channels, pool.windows(x.height), pool.windows(x.width))?, 0)
+        }
+        Op::AdaptiveAvgPool { size } => (Shape { height: *size, width: *size, ..x }, 0),
         Op::GlobalAvgPool => (Shape { height: 1, width: 1, ..x }, 0),
         Op::Flatten => (Shape { channels: x.channels * x.height * x.width, height: 1, width: 1 }, 0),
         Op::Linear { inputs, outputs } => {
+            assert_eq!((x.height, x.width), (1, 1), "`{}` takes a vector", node.name);
             expect(*inputs);
             (Shape { channels: *outputs, height: 1, width: 1 }, inputs * outputs)
         }
-        Op::Subsample { stride, c_in, c_out } => {
+        Op::Subsample { stride, c_in, c_out, .. } => {
             expect(*c_in);
-            (spatial(&|size| (size - 1) / stride + 1, *c_out)?, 0)
+            let [height, width] = [x.height, x.width].map(|size| (size - 1) / stride + 1);
+            (sized(*c_out, height, width)?, 0)
         }
-        Op::BatchNorm { channels } => {
+        Op::BatchNorm { channels, .. } => {
             expect(*channels);
             (x, 0)
         }
-        Op::Relu | Op::Sigmoid | Op::Identity => (x, 0),
+        Op::Shuffle { groups } => {
+            assert_eq!(x.channels % groups, 0, "the channels of {x} are no {groups} equal groups");
+            (x, 0)
+        }
+        Op::Relu | Op::Relu6 | Op::Sigmoid | Op::Dropout { .. } | Op::Times(_) | Op::Identity => (x, 0),
         Op::Seq(parts) => {
             let mut shape = x;
             let mut total = 0;
@@ -161,7 +179,22 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
             }
             (shape, total)
         }
-        Op::Add { branch: a, shortcut: b } => {
+        Op::Concat(branches) => {
+            let mut joined: Option<Shape> = None;
+            let mut total = 0;
+            for branch in branches {
+                let (y, macs) = trace(branch, x)?;
+                let channels = joined.map_or(0, |joined| {
+                    let size = |map: Shape| (map.height, map.width);
+                    assert_eq!(size(joined), size(y), "the branches of a concatenation have one size");
+                    joined.channels
+                });
+                joined = Some(Shape { channels: channels + y.channels, ..y });
+                total += macs;
+            }
+            (joined.expect("a concatenation has branches"), total)
+        }
+        Op::Add { branch: a, shortcut: b } | Op::Shake { one: a, other: b } => {
             let ((output, first), (other, second)) = (trace(a, x)?, trace(b, x)?);
             assert_eq!(output, other, "the branches of a sum have one shape");
             (output, first + second)

@@ -5,8 +5,9 @@
 //! * [`build`] makes tensors and computes with them;
 //! * [`plan`] arranges a built network for inference.
 //!
-//! A tree has leaves (a convolution, a ReLU, …) and four ways to join: one after the other ([`Op::Seq`]), a sum
-//! of two branches ([`Op::Add`]), features scaled by a gate ([`Op::Scale`]) and nothing ([`Op::Identity`]).
+//! A tree has leaves (a convolution, a ReLU, …) and ways to join: one after the other ([`Op::Seq`]), a sum of two
+//! branches ([`Op::Add`]), channels side by side ([`Op::Concat`]), features scaled by a gate ([`Op::Scale`]), a
+//! random mixture ([`Op::Shake`]) and nothing ([`Op::Identity`]).
 
 pub mod build;
 pub mod cost;
@@ -33,13 +34,29 @@ pub enum Op {
     BatchNorm {
         /// C.
         channels: i64,
+        /// ε, added to the variance.
+        epsilon: f64,
     },
     /// max(x, 0).
     Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
     /// 1 / (1 + e^-x).
     Sigmoid,
     /// Largest value of each window.
     MaxPool(Pool),
+    /// Mean of each window.
+    AvgPool {
+        /// The window.
+        pool: Pool,
+        /// Whether the border's zeros count as values, or the mean is taken over what lies inside.
+        count_border: bool,
+    },
+    /// Mean over as many equal windows as make a map of `size` × `size`.
+    AdaptiveAvgPool {
+        /// H and W of the output.
+        size: i64,
+    },
     /// Mean over H and W: `[N, C, H, W]` to `[N, C, 1, 1]`.
     GlobalAvgPool,
     /// `[N, C, H, W]` to `[N, C·H·W]`.
@@ -55,11 +72,25 @@ pub enum Op {
     Subsample {
         /// Step in both directions.
         stride: i64,
+        /// The first pixel taken, right and down; beyond the border are zeros.
+        offset: i64,
         /// C of the input.
         c_in: i64,
         /// C of the output, at least `c_in`.
         c_out: i64,
     },
+    /// ShuffleNet's channel shuffle: channel k of group g becomes channel g of group k.
+    Shuffle {
+        /// Number of groups.
+        groups: i64,
+    },
+    /// In training, each value is zero with this probability, and the others grow so that the mean stays.
+    Dropout {
+        /// Probability, below 1.
+        p: f64,
+    },
+    /// The input times a constant.
+    Times(f64),
     /// The input itself.
     Identity,
     /// One part after the other.
@@ -71,6 +102,16 @@ pub enum Op {
         /// The way around it.
         shortcut: Box<Node>,
     },
+    /// The channels of several branches of the same input, one after the other.
+    Concat(Vec<Node>),
+    /// Shake-Shake: two branches of the same input, mixed α : 1 - α with one random α a sample, and in the backward
+    /// pass with another; in evaluation, their mean.
+    Shake {
+        /// One branch.
+        one: Box<Node>,
+        /// The other.
+        other: Box<Node>,
+    },
     /// F_scale (paper Eq. 4): features times a gate `[N, C, 1, 1]`, both computed from the same input.
     Scale {
         /// What is scaled.
@@ -80,19 +121,19 @@ pub enum Op {
     },
 }
 
-/// A 2-D convolution with square windows.
+/// A 2-D convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv {
     /// C of the input.
     pub c_in: i64,
     /// C of the output.
     pub c_out: i64,
-    /// Window size.
-    pub kernel: i64,
+    /// Height and width of the window.
+    pub kernel: [i64; 2],
     /// Step in both directions.
     pub stride: i64,
-    /// Zeros added on each side.
-    pub padding: i64,
+    /// Zeros added above and below, and left and right.
+    pub padding: [i64; 2],
     /// Number of independent channel groups.
     pub groups: i64,
     /// Whether it adds a bias.
@@ -119,18 +160,74 @@ pub fn node(name: &str, op: Op) -> Node {
     Node { name: name.to_string(), op }
 }
 
+impl Conv {
+    /// Square window, stride 1, padded so that the size stays, one group, no bias.
+    pub fn new(c_in: i64, c_out: i64, kernel: i64) -> Self {
+        Self::of_shape(c_in, c_out, [kernel, kernel])
+    }
+
+    /// The same with a window of this height and width.
+    pub fn of_shape(c_in: i64, c_out: i64, kernel: [i64; 2]) -> Self {
+        let padding = kernel.map(|side| (side - 1) / 2);
+        Self { c_in, c_out, kernel, stride: 1, padding, groups: 1, bias: false, excitation: false }
+    }
+
+    /// With this step.
+    pub fn stride(self, stride: i64) -> Self {
+        Self { stride, ..self }
+    }
+
+    /// Without padding.
+    pub fn valid(self) -> Self {
+        Self { padding: [0, 0], ..self }
+    }
+
+    /// With this many independent groups.
+    pub fn groups(self, groups: i64) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// With a bias.
+    pub fn biased(self) -> Self {
+        Self { bias: true, ..self }
+    }
+
+    /// As a part of this name.
+    pub fn named(self, name: &str) -> Node {
+        node(name, Op::Conv(self))
+    }
+}
+
+impl Pool {
+    /// A window without border; those that do not fit are dropped.
+    pub fn valid(kernel: i64, stride: i64) -> Self {
+        Self { kernel, stride, padding: 0, ceil: false }
+    }
+
+    /// A window with a border that, at stride 1, keeps the size.
+    pub fn padded(kernel: i64, stride: i64) -> Self {
+        Self { kernel, stride, padding: (kernel - 1) / 2, ceil: false }
+    }
+
+    /// A window without border that may reach over the far border: Caffe's rule.
+    pub fn ceil(kernel: i64, stride: i64) -> Self {
+        Self { kernel, stride, padding: 0, ceil: true }
+    }
+}
+
 /// Convolution without bias, padded so that stride 1 keeps the size.
 pub fn conv(name: &str, c_in: i64, c_out: i64, kernel: i64, stride: i64) -> Node {
-    let padding = (kernel - 1) / 2;
-    node(
-        name,
-        Op::Conv(Conv { c_in, c_out, kernel, stride, padding, groups: 1, bias: false, excitation: false }),
-    )
+    Conv::new(c_in, c_out, kernel).stride(stride).named(name)
+}
+
+/// Batch normalisation with the usual ε of 1e-5.
+pub fn bn(name: &str, channels: i64) -> Node {
+    bn_with(name, channels, 1e-5)
 }
 
 /// Batch normalisation.
-pub fn bn(name: &str, channels: i64) -> Node {
-    node(name, Op::BatchNorm { channels })
+pub fn bn_with(name: &str, channels: i64, epsilon: f64) -> Node {
+    node(name, Op::BatchNorm { channels, epsilon })
 }
 
 /// ReLU.
@@ -141,6 +238,11 @@ pub fn relu() -> Node {
 /// Max pooling.
 pub fn max_pool(name: &str, pool: Pool) -> Node {
     node(name, Op::MaxPool(pool))
+}
+
+/// Mean of each window.
+pub fn avg_pool(pool: Pool, count_border: bool) -> Node {
+    node("", Op::AvgPool { pool, count_border })
 }
 
 /// Mean over the whole map.
@@ -171,6 +273,16 @@ pub fn seq(name: &str, parts: impl IntoIterator<Item = Node>) -> Node {
 /// The sum of two branches.
 pub fn add(branch: Node, shortcut: Node) -> Node {
     node("", Op::Add { branch: Box::new(branch), shortcut: Box::new(shortcut) })
+}
+
+/// The channels of several branches, one after the other.
+pub fn concat(branches: impl IntoIterator<Item = Node>) -> Node {
+    node("", Op::Concat(branches.into_iter().collect()))
+}
+
+/// Dropout, or nothing where the probability is 0.
+pub fn dropout(p: f64) -> Node {
+    if p == 0.0 { identity() } else { node("", Op::Dropout { p }) }
 }
 
 /// Features times a gate.

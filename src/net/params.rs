@@ -84,14 +84,15 @@ fn collect(node: &Node, scope: &str, found: &mut Vec<Param>) {
             };
             let per_group = conv.c_in / conv.groups;
             // Fan-out keeps the gradient's variance over depth; torchvision and the released nets' ports use it.
-            let fan = conv.kernel * conv.kernel * conv.c_out / conv.groups;
+            let [kernel_h, kernel_w] = conv.kernel;
+            let fan = kernel_h * kernel_w * conv.c_out / conv.groups;
             let fan = if conv.excitation { conv.c_in } else { fan };
-            push("weight", vec![conv.c_out, per_group, conv.kernel, conv.kernel], weight, Init::He { fan });
+            push("weight", vec![conv.c_out, per_group, kernel_h, kernel_w], weight, Init::He { fan });
             if conv.bias {
                 push("bias", vec![conv.c_out], bias, Init::Constant(0.0));
             }
         }
-        Op::BatchNorm { channels } => {
+        Op::BatchNorm { channels, .. } => {
             push("weight", vec![*channels], Role::Norm, Init::Constant(1.0));
             push("bias", vec![*channels], Role::Norm, Init::Constant(0.0));
             push("running_mean", vec![*channels], Role::Statistic, Init::Constant(0.0));
@@ -102,7 +103,7 @@ fn collect(node: &Node, scope: &str, found: &mut Vec<Param>) {
             push("weight", vec![*outputs, *inputs], Role::Weight, Init::Uniform { bound });
             push("bias", vec![*outputs], Role::Bias, Init::Uniform { bound });
         }
-        Op::Seq(parts) => parts.iter().for_each(|part| collect(part, &path, found)),
+        Op::Seq(parts) | Op::Concat(parts) => parts.iter().for_each(|part| collect(part, &path, found)),
         Op::Add { branch, shortcut } => {
             collect(branch, &path, found);
             collect(shortcut, &path, found);
@@ -111,12 +112,22 @@ fn collect(node: &Node, scope: &str, found: &mut Vec<Param>) {
             collect(features, &path, found);
             collect(gate, &path, found);
         }
+        Op::Shake { one, other } => {
+            collect(one, &path, found);
+            collect(other, &path, found);
+        }
         Op::Relu
+        | Op::Relu6
         | Op::Sigmoid
         | Op::MaxPool(_)
+        | Op::AvgPool { .. }
+        | Op::AdaptiveAvgPool { .. }
         | Op::GlobalAvgPool
         | Op::Flatten
         | Op::Subsample { .. }
+        | Op::Shuffle { .. }
+        | Op::Dropout { .. }
+        | Op::Times(_)
         | Op::Identity => {}
     }
 }

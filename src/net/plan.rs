@@ -5,7 +5,7 @@
 //! are packed once in oneDNN's layout. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
 
 use super::Conv;
-use super::build::{BN_EPSILON, ConvLayer, Layer, Mode, Net, channels_last};
+use super::build::{ConvLayer, Layer, Mode, Net, channels_last, shake};
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::norm::BatchNorm;
@@ -26,6 +26,14 @@ enum Step<'a> {
     Residual { branch: Vec<Step<'a>>, last: FoldedConv, shortcut: Vec<Step<'a>>, relu: bool },
     /// relu(u × gate(u) + shortcut(x)) with u = branch(x).
     Excite { branch: Vec<Step<'a>>, fc1: &'a ConvLayer, fc2: &'a ConvLayer, shortcut: Vec<Step<'a>> },
+    /// Branches of one input, side by side.
+    Concat(Vec<Vec<Step<'a>>>),
+    /// features(x) × gate(x).
+    Scale { features: Vec<Step<'a>>, gate: Vec<Step<'a>> },
+    /// branch(x) + shortcut(x).
+    Add { branch: Vec<Step<'a>>, shortcut: Vec<Step<'a>> },
+    /// The mean of two branches.
+    Shake { one: Vec<Step<'a>>, other: Vec<Step<'a>> },
     /// As in training.
     Plain(&'a Layer),
 }
@@ -66,8 +74,8 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
         rest = after;
         steps.push(match layer {
             Layer::Conv(conv) => match take(&mut rest, |next| matches!(next, Layer::BatchNorm { .. })) {
-                Some(Layer::BatchNorm { norm, relu }) => {
-                    Step::Conv { conv: FoldedConv::new(conv, Some(norm))?, relu: *relu }
+                Some(Layer::BatchNorm { norm, epsilon, relu }) => {
+                    Step::Conv { conv: FoldedConv::new(conv, Some((norm, *epsilon)))?, relu: *relu }
                 }
                 _ => Step::Conv { conv: FoldedConv::new(conv, None)?, relu: take_relu(&mut rest) },
             },
@@ -80,9 +88,19 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
                     Some(Step::Conv { conv: last, relu: false }) => {
                         Step::Residual { branch, last, shortcut, relu: take_relu(&mut rest) }
                     }
-                    _ => Step::Plain(layer),
+                    last => {
+                        branch.extend(last);
+                        Step::Add { branch, shortcut }
+                    }
                 }
             }
+            Layer::Concat(branches) => {
+                Step::Concat(branches.iter().map(|branch| arrange(branch)).collect::<Result<_, _>>()?)
+            }
+            Layer::Scale { features, gate } => {
+                Step::Scale { features: arrange(features)?, gate: arrange(gate)? }
+            }
+            Layer::Shake { one, other } => Step::Shake { one: arrange(one)?, other: arrange(other)? },
             plain => Step::Plain(plain),
         });
     }
@@ -103,15 +121,15 @@ fn take_relu(rest: &mut &[Layer]) -> bool {
 }
 
 impl FoldedConv {
-    fn new(layer: &ConvLayer, norm: Option<&BatchNorm>) -> Result<Self, TchError> {
+    fn new(layer: &ConvLayer, norm: Option<(&BatchNorm, f64)>) -> Result<Self, TchError> {
         let ConvLayer { conv, weight, bias } = layer;
         let bias = match bias {
             Some(bias) => bias.f_detach()?,
             None => Tensor::f_zeros([conv.c_out], (weight.kind(), weight.device()))?,
         };
         let (weight, bias) = match norm {
-            Some(BatchNorm { gamma, beta, mean, variance }) => {
-                let factor = gamma.f_div(&variance.f_add_scalar(BN_EPSILON)?.f_sqrt()?)?;
+            Some((BatchNorm { gamma, beta, mean, variance }, epsilon)) => {
+                let factor = gamma.f_div(&variance.f_add_scalar(epsilon)?.f_sqrt()?)?;
                 let weight = weight.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
                 (weight, bias.f_sub(mean)?.f_mul(&factor)?.f_add(beta)?)
             }
@@ -124,8 +142,8 @@ impl FoldedConv {
     fn forward(&self, x: &Tensor, other: Option<&Tensor>, relu: bool) -> Result<Tensor, TchError> {
         if x.device().is_cuda() {
             let Conv { stride, padding, groups, .. } = self.conv;
-            let (strides, paddings) = ([stride, stride], [padding, padding]);
-            let mut y = x.f_conv2d(&self.weight, Some(&self.bias), strides, paddings, [1, 1], groups)?;
+            let strides = [stride, stride];
+            let mut y = x.f_conv2d(&self.weight, Some(&self.bias), strides, padding, [1, 1], groups)?;
             if let Some(other) = other {
                 y = y.f_add_(other)?;
             }
@@ -162,6 +180,13 @@ impl Step<'_> {
                 let shortcut = run(shortcut, &x)?;
                 excite_add_relu(&run(branch, &x)?, &shortcut, fc1.tensors(), fc2.tensors())
             }
+            Step::Concat(branches) => {
+                let maps: Result<Vec<Tensor>, _> = branches.iter().map(|branch| run(branch, &x)).collect();
+                Tensor::f_cat(&maps?, 1)
+            }
+            Step::Scale { features, gate } => run(features, &x)?.f_mul(&run(gate, &x)?),
+            Step::Add { branch, shortcut } => run(branch, &x)?.f_add(&run(shortcut, &x)?),
+            Step::Shake { one, other } => shake(&run(one, &x)?, &run(other, &x)?, Mode::Eval),
             Step::Plain(layer) => layer.forward(x, Mode::Eval),
         }
     }

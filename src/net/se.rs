@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The sources differ in two details, so both are fields: the released nets have biases in both FCs while the
-//! journal's ablations say that they were removed, and some ports round the hidden width. Here it is C/r, rounded
-//! down, and 1 where that would be less. As in the released nets the FCs are 1×1 convolutions.
+//! journal's ablations say that they were removed, and timm rounds the hidden width to multiples of 8. As in the
+//! released nets the FCs are 1×1 convolutions.
 
 use super::params::{Param, Role, params};
 use super::{Conv, Node, Op, global_avg_pool, identity, node, relu, scale, seq};
@@ -21,18 +21,35 @@ pub struct SeSpec {
     pub reduction: i64,
     /// Whether the two FCs have biases, as in the released nets.
     pub bias: bool,
+    /// What becomes of a C/r that is no whole number, or too small.
+    pub rounding: Rounding,
+}
+
+/// The hidden width of an SE block, from C/r.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// C/r, rounded down, and 1 where that would be less: the paper's.
+    Exact,
+    /// The nearest multiple of 8, and at least 8: timm's, for the tensor cores' sake.
+    #[serde(rename = "multiple-of-8")]
+    MultipleOf8,
 }
 
 impl Default for SeSpec {
     fn default() -> Self {
-        Self { reduction: 16, bias: true }
+        Self { reduction: 16, bias: true, rounding: Rounding::Exact }
     }
 }
 
 impl SeSpec {
-    /// Width between the two FCs for C channels: C/r, and 1 where C/r would fall below 1.
+    /// Width between the two FCs for C channels.
     pub fn hidden(&self, channels: i64) -> i64 {
-        (channels / self.reduction).max(1)
+        match self.rounding {
+            Rounding::Exact => (channels / self.reduction).max(1),
+            // Halves go up: 192 / 16 = 12 becomes 16.
+            Rounding::MultipleOf8 => ((channels + 4 * self.reduction) / (8 * self.reduction) * 8).max(8),
+        }
     }
 
     /// `features`, recalibrated: the SE block sits after them and its parameters are named `se.fc1` and `se.fc2`.
@@ -67,20 +84,8 @@ impl SeSpec {
     }
 
     fn fc(&self, name: &str, c_in: i64, c_out: i64) -> Node {
-        let (kernel, stride, padding, groups) = (1, 1, 0, 1);
-        node(
-            name,
-            Op::Conv(Conv {
-                c_in,
-                c_out,
-                kernel,
-                stride,
-                padding,
-                groups,
-                bias: self.bias,
-                excitation: true,
-            }),
-        )
+        let conv = Conv { bias: self.bias, excitation: true, ..Conv::new(c_in, c_out, 1) };
+        conv.named(name)
     }
 }
 
@@ -101,10 +106,17 @@ mod tests {
 
     #[test]
     fn the_hidden_width_never_vanishes() {
-        let se = SeSpec { reduction: 32, bias: true };
+        let se = SeSpec { reduction: 32, ..SeSpec::default() };
         assert_eq!((se.hidden(256), se.hidden(80), se.hidden(16)), (8, 2, 1));
         let net = seq("", [se.after(identity(), 256), seq("small", [se.after(identity(), 16)])]);
         let small = InexactWidth { block: "small.se".to_string(), channels: 16, hidden: 1 };
         assert_eq!(se.inexact(&net), [small]);
+    }
+
+    #[test]
+    fn multiples_of_8_are_timms() {
+        let se = SeSpec { rounding: Rounding::MultipleOf8, ..SeSpec::default() };
+        let widths = [64, 128, 192, 256, 320, 576, 608, 1056].map(|channels| se.hidden(channels));
+        assert_eq!(widths, [8, 8, 16, 16, 24, 40, 40, 64]);
     }
 }

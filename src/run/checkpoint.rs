@@ -3,20 +3,20 @@
 //! It is a folder of three files, written beside its place and then renamed into it, so that a reader finds a whole
 //! checkpoint or the one before. `state.json` holds sizes and hashes of the others; what does not match is refused.
 
+use crate::data::Preprocessing;
 use crate::error::{Result, TorchContext, failed};
 use crate::files;
 use crate::metrics::Totals;
-use crate::net::build::{Net, overwrite};
+use crate::net::build::{NamedTensor, Net};
 use crate::optim::{Plateau, Sgd};
 use crate::rng::fnv1a;
+use crate::weights::{self, About, Array, Arrays, safetensors};
 use anyhow::Context;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 /// Weights and statistics.
 const MODEL: &str = "model.safetensors";
@@ -34,6 +34,8 @@ pub struct Identity<'a> {
     pub channels: usize,
     /// Names of the classes, in the order of the labels.
     pub classes: &'a [String],
+    /// How images are prepared; checkpoints of older versions do not say.
+    pub preprocessing: Option<&'a Preprocessing>,
 }
 
 /// How far a run has come.
@@ -59,6 +61,8 @@ struct State {
     model: String,
     channels: usize,
     classes: Vec<String>,
+    #[serde(default)]
+    preprocessing: Option<Preprocessing>,
     progress: Progress,
     files: BTreeMap<String, FileMark>,
 }
@@ -84,19 +88,24 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
     let previous = sibling(dir, "previous");
     remove(&partial)?;
     files::create_dir(&partial)?;
-    let metadata = json!({ "format": "pt", "model": identity.model, "senet": env!("CARGO_PKG_VERSION") });
+    let about = About {
+        model: Some(identity.model.to_string()),
+        classes: identity.classes.to_vec(),
+        preprocessing: identity.preprocessing.cloned(),
+    };
     let weights = net.tensors().iter().map(|named| (named.param.name.clone(), named.tensor.shallow_clone()));
     let mut marks = BTreeMap::new();
-    for (name, tensors) in [(MODEL, weights.collect()), (OPTIM, sgd.state())] {
-        let bytes = serialise(tensors, &metadata)?;
+    for (name, tensors) in [(MODEL, weights.collect::<Vec<_>>()), (OPTIM, sgd.state())] {
+        let bytes = safetensors::write(&tensors, &about)?;
         files::write_atomic(&partial.join(name), &bytes)?;
         marks.insert(name.to_string(), FileMark::of(&bytes));
     }
-    let Identity { model, channels, classes } = identity;
+    let Identity { model, channels, classes, preprocessing } = identity;
     let state = State {
         model: model.to_string(),
         channels,
         classes: classes.to_vec(),
+        preprocessing: preprocessing.cloned(),
         progress: progress.clone(),
         files: marks,
     };
@@ -174,8 +183,8 @@ impl Saved {
 
     /// What the weights belong to.
     pub fn identity(&self) -> Identity<'_> {
-        let State { model, channels, classes, .. } = &self.state;
-        Identity { model, channels: *channels, classes }
+        let State { model, channels, classes, preprocessing, .. } = &self.state;
+        Identity { model, channels: *channels, classes, preprocessing: preprocessing.as_ref() }
     }
 
     /// Fills `net`; nothing is changed unless everything fits.
@@ -183,7 +192,11 @@ impl Saved {
     /// # Errors
     /// When a tensor is missing, left over or of another shape; all are named.
     pub fn load_weights(&self, net: &Net) -> Result<()> {
-        load_weights(&self.dir.join(MODEL), net)
+        let path = self.dir.join(MODEL);
+        let arrays = self.read(MODEL)?;
+        let wanted: Vec<&NamedTensor> = net.tensors().iter().collect();
+        let hint = "`model` must be the network that was trained";
+        weights::fill(&path, &wanted, &arrays.iter().collect(), hint)
     }
 
     /// Fills the optimizer.
@@ -192,56 +205,21 @@ impl Saved {
     /// When it belongs to another network.
     pub fn load_optimizer(&self, sgd: &mut Sgd) -> Result<()> {
         let path = self.dir.join(OPTIM);
-        let bytes = files::read(&path)?;
-        let tensors = parse(&path, &bytes)?;
+        let velocities = self.read(OPTIM)?;
         sgd.restore(|name, shape| {
-            let view = tensors.tensor(name).ok().filter(|view| same_shape(view, shape));
-            let view =
-                view.with_context(|| format!("{}: no velocity for `{name}` {shape:?}", path.display()))?;
-            tensor(&view).torch_context(|| format!("cannot read `{name}`"))
+            let velocity = velocities.get(name).filter(|velocity| velocity.shape == shape);
+            let Array { values, .. } = velocity
+                .with_context(|| format!("{}: no velocity for `{name}` {shape:?}", path.display()))?;
+            let tensor = Tensor::f_from_slice(values).and_then(|flat| flat.f_view(shape));
+            tensor.torch_context(|| format!("cannot read `{name}`"))
         })
     }
-}
 
-/// Fills `net` from a safetensors file; nothing is changed unless everything fits.
-///
-/// # Errors
-/// When a tensor is missing, left over or of another shape or type; all are named.
-pub fn load_weights(path: &Path, net: &Net) -> Result<()> {
-    let bytes = files::read(path)?;
-    let tensors = parse(path, &bytes)?;
-    let mut complaints = Vec::new();
-    let mut values = Vec::new();
-    for named in net.tensors() {
-        match tensors.tensor(&named.param.name) {
-            Err(_) => complaints.push(format!("`{}` is missing", named.param.name)),
-            Ok(view) if !same_shape(&view, &named.param.shape) || view.dtype() != Dtype::F32 => {
-                let (found, expected) = (view.shape(), &named.param.shape);
-                let dtype = view.dtype();
-                complaints
-                    .push(format!("`{}` is {dtype:?} {found:?}, not F32 {expected:?}", named.param.name));
-            }
-            Ok(view) => {
-                values.push(tensor(&view).torch_context(|| format!("cannot read `{}`", named.param.name))?)
-            }
-        }
+    /// The tensors of one of the checkpoint's files, which are what was saved.
+    fn read(&self, file: &str) -> Result<Arrays> {
+        let path = self.dir.join(file);
+        Ok(safetensors::read(&path, &files::read(&path)?, u64::MAX)?.0)
     }
-    let known: std::collections::HashSet<&str> =
-        net.tensors().iter().map(|named| named.param.name.as_str()).collect();
-    let mut left_over: Vec<&str> = tensors.names().into_iter().filter(|name| !known.contains(name)).collect();
-    left_over.sort_unstable();
-    complaints.extend(left_over.iter().map(|name| format!("`{name}` is left over")));
-    if !complaints.is_empty() {
-        let shown = complaints.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
-        let rest = complaints.len().saturating_sub(6);
-        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        let message = format!("{} belongs to another network: {shown}{rest}", path.display());
-        return Err(failed(message).hint("`model` must be the network that was trained").into());
-    }
-    for (named, values) in net.tensors().iter().zip(values) {
-        overwrite(&named.tensor, &values).torch_context(|| format!("cannot load `{}`", named.param.name))?;
-    }
-    Ok(())
 }
 
 fn sibling(dir: &Path, suffix: &str) -> PathBuf {
@@ -254,50 +232,4 @@ fn remove(dir: &Path) -> Result<()> {
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     Ok(())
-}
-
-/// A safetensors file. Its header is written here because the crate's own writer hashes the metadata into another
-/// order in every process, and the same training should give the same bytes.
-fn serialise(mut tensors: Vec<(String, Tensor)>, metadata: &Value) -> Result<Vec<u8>> {
-    tensors.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let mut header = Map::from_iter([("__metadata__".to_string(), metadata.clone())]);
-    let mut end = 0;
-    for (name, tensor) in &tensors {
-        let start = end;
-        end += tensor.numel() * 4;
-        let entry = json!({ "dtype": "F32", "shape": tensor.size(), "data_offsets": [start, end] });
-        header.insert(name.clone(), entry);
-    }
-    let mut text = serde_json::to_vec(&header)?;
-    // Spaces, so that the values begin at a multiple of eight.
-    text.resize(text.len().next_multiple_of(8), b' ');
-
-    let mut bytes = Vec::with_capacity(8 + text.len() + end);
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text);
-    for (name, tensor) in tensors {
-        let failed = || format!("cannot save `{name}`");
-        let host = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous());
-        let host = host.torch_context(failed)?;
-        let (start, count) = (bytes.len(), host.numel());
-        bytes.resize(start + count * 4, 0);
-        host.f_copy_data_u8(&mut bytes[start..], count).torch_context(failed)?;
-    }
-    Ok(bytes)
-}
-
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes).map_err(|error| {
-        let message = format!("{}: not a whole safetensors file: {error}", path.display());
-        failed(message).hint("the file is damaged or of another format").into()
-    })
-}
-
-fn same_shape(view: &TensorView<'_>, shape: &[i64]) -> bool {
-    view.shape().iter().map(|&side| side as i64).eq(shape.iter().copied())
-}
-
-fn tensor(view: &TensorView<'_>) -> Result<Tensor, tch::TchError> {
-    let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-    Tensor::f_from_data_size(view.data(), &shape, Kind::Float)
 }

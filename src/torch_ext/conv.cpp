@@ -30,22 +30,23 @@ c10::TypedOperatorHandle<Signature> find(const char *name, const char *overload)
 
 extern "C" {
 
-// Packs weights [C_out, C_in / groups, K, K] for inputs of the given shape.
-int senet_pack_convolution(const Tensor *weight, int64_t stride, int64_t padding, int64_t groups,
+// Packs weights [C_out, C_in / groups, K_h, K_w] for inputs of the given shape.
+int senet_pack_convolution(const Tensor *weight, int64_t stride, const int64_t *padding, int64_t groups,
                            const int64_t *input_shape, Tensor **out) {
   return senet::guarded([&] {
     static const auto pack = find<PackSignature>("mkldnn::_reorder_convolution_weight", "");
-    const int64_t strides[] = {stride, stride}, paddings[] = {padding, padding}, dilations[] = {1, 1};
-    const IntArrayRef shape(input_shape, 4);
+    const int64_t strides[] = {stride, stride}, dilations[] = {1, 1};
+    const IntArrayRef shape(input_shape, 4), paddings(padding, 2);
     senet::hand_over(pack.call(*weight, paddings, strides, dilations, groups, shape), out);
   });
 }
 
 // relu?(convolution(x) + bias), or relu?(convolution(x) + bias + other) where there is an `other`.
 int senet_packed_convolution(const Tensor *x, const Tensor *weight, const Tensor *bias, const Tensor *other,
-                             int64_t stride, int64_t padding, int64_t groups, int relu, Tensor **out) {
+                             int64_t stride, const int64_t *padding, int64_t groups, int relu, Tensor **out) {
   return senet::guarded([&] {
-    const int64_t strides[] = {stride, stride}, paddings[] = {padding, padding}, dilations[] = {1, 1};
+    const int64_t strides[] = {stride, stride}, dilations[] = {1, 1};
+    const IntArrayRef paddings(padding, 2);
     const Scalars none;
     Tensor y;
     if (other == nullptr) {

@@ -10,7 +10,7 @@ unsafe extern "C" {
     fn senet_pack_convolution(
         weight: *const C_tensor,
         stride: i64,
-        padding: i64,
+        padding: *const i64,
         groups: i64,
         input_shape: *const i64,
         out: *mut *mut C_tensor,
@@ -21,22 +21,23 @@ unsafe extern "C" {
         bias: *const C_tensor,
         other: *const C_tensor,
         stride: i64,
-        padding: i64,
+        padding: *const i64,
         groups: i64,
         relu: c_int,
         out: *mut *mut C_tensor,
     ) -> c_int;
 }
 
-/// Weights `[C_out, C_in / groups, K, K]`, packed for inputs `[N, C, H, W]` of the shape `input`. Other shapes
+/// Weights `[C_out, C_in / groups, K_h, K_w]`, packed for inputs `[N, C, H, W]` of the shape `input`. Other shapes
 /// compute the same, more slowly.
 ///
 /// # Errors
 /// When libtorch refuses.
 pub fn pack(conv: &Conv, weight: &Tensor, input: [i64; 4]) -> Result<Tensor, TchError> {
-    // SAFETY: the tensor lives for the length of the call, `input` has the four numbers that are read.
+    let (weight, padding) = (weight.as_ptr(), conv.padding.as_ptr());
+    // SAFETY: the tensor lives for the length of the call; two numbers of `padding` and four of `input` are read.
     checked_tensor(|out| unsafe {
-        senet_pack_convolution(weight.as_ptr(), conv.stride, conv.padding, conv.groups, input.as_ptr(), out)
+        senet_pack_convolution(weight, conv.stride, padding, conv.groups, input.as_ptr(), out)
     })
 }
 
@@ -52,9 +53,10 @@ pub fn convolve(
     other: Option<&Tensor>,
     relu: bool,
 ) -> Result<Tensor, TchError> {
-    let Conv { stride, padding, groups, .. } = *conv;
+    let Conv { stride, groups, .. } = *conv;
+    let padding = conv.padding.as_ptr();
     let (x, weight, bias, other) = (x.as_ptr(), weight.as_ptr(), bias.as_ptr(), nullable(other));
-    // SAFETY: the tensors live for the length of the call; null stands for no `other`.
+    // SAFETY: the tensors live for the length of the call; two numbers of `padding` are read; null stands for no `other`.
     checked_tensor(|out| unsafe {
         senet_packed_convolution(x, weight, bias, other, stride, padding, groups, c_int::from(relu), out)
     })

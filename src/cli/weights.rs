@@ -1,0 +1,105 @@
+//! The commands about weights: predict, import, export.
+
+use super::args::{ExportArgs, ImportArgs, Names, PredictArgs};
+use super::commands::open_run;
+use super::output::{note, print, print_json};
+use crate::data::images::ImageFiles;
+use crate::engine::convert::{self, Written};
+use crate::engine::predict::{self, Prediction};
+use crate::engine::trained::Trained;
+use crate::error::Result;
+use crate::experiment;
+use crate::models::{self, ModelSpec};
+use crate::report::table::{grouped, percent};
+use crate::run::Checkpoint;
+use crate::weights::names::Scheme;
+use std::path::Path;
+use tch::Device;
+
+/// The network called `name`, with the default settings.
+pub(super) fn model_spec(name: &str) -> Result<ModelSpec> {
+    models::find(name)?;
+    Ok(ModelSpec::named(&name.to_lowercase()))
+}
+
+/// A file of weights, or a run.
+fn trained(
+    weights: Option<&Path>,
+    model: Option<&str>,
+    run: Option<&Path>,
+    checkpoint: Checkpoint,
+    device: Device,
+) -> Result<Trained> {
+    if let Some(path) = weights {
+        return Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), device);
+    }
+    let run = open_run(run)?;
+    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, device)?;
+    if let Some(warning) = warning {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(trained)
+}
+
+pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
+    let device = experiment::device(&args.device)?;
+    let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
+    let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, device)?;
+    let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
+    let mut found = Vec::new();
+    predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
+        if args.json {
+            found.push(prediction);
+            return Ok(());
+        }
+        print(&lines(&prediction))
+    })?;
+    if args.json {
+        print_json(&found)?;
+    }
+    Ok(0)
+}
+
+/// A prediction as people read it.
+fn lines(prediction: &Prediction) -> String {
+    let mut lines = vec![prediction.image.display().to_string()];
+    for guess in &prediction.top {
+        lines.push(format!("  {:>8}  {}", percent(guess.probability), guess.name));
+    }
+    lines.join("\n")
+}
+
+pub(super) fn import(args: &ImportArgs) -> Result<u8> {
+    let spec = args.model.as_deref().map(model_spec).transpose()?;
+    let written = convert::import(&args.file, spec.as_ref(), &args.out)?;
+    show(&written, args.json)
+}
+
+pub(super) fn export(args: &ExportArgs) -> Result<u8> {
+    let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
+    let trained = trained(weights, args.model.as_deref(), run, args.checkpoint.into(), Device::Cpu)?;
+    let scheme = match args.names {
+        Names::Senet => Scheme::Senet,
+        Names::Timm => convert::timm_names(&trained.model)?,
+    };
+    show(&convert::export(&trained, scheme, &args.out)?, args.json)
+}
+
+fn show(written: &Written, json: bool) -> Result<u8> {
+    if json {
+        return print_json(written).map(|()| 0);
+    }
+    let Written { out, model, tensors, values, left_out, .. } = written;
+    let mut text = format!(
+        "{}: {model}, {tensors} tensors, {} values",
+        out.display(),
+        grouped(i64::try_from(*values).unwrap_or(i64::MAX))
+    );
+    if let Some(first) = left_out.first() {
+        text += &format!(
+            "\nleft out, since the network does not need them: {} tensors ({first}, …)",
+            left_out.len()
+        );
+    }
+    print(&text).map(|()| 0)
+}

@@ -1,0 +1,105 @@
+//! Prediction: the most probable classes of images.
+
+use super::trained::Trained;
+use crate::data::images::ImageFiles;
+use crate::data::loader::{Loader, Plan};
+use crate::data::{DataSpec, Dataset, Normalise};
+use crate::error::{Result, TorchContext};
+use crate::net::plan::InferencePlan;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Kind, TchError, Tensor, no_grad_guard};
+
+/// Images in one step; a few are decoded while others are computed.
+const BATCH_SIZE: usize = 16;
+
+/// One class of an image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Guess {
+    /// Index of the class.
+    pub class: usize,
+    /// Its name.
+    pub name: String,
+    /// Softmax of the logits, a fraction of 1.
+    pub probability: f64,
+    /// Output of the network.
+    pub logit: f64,
+}
+
+/// What a network makes of an image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The file.
+    pub image: PathBuf,
+    /// The most probable classes, the best first.
+    pub top: Vec<Guess>,
+    /// All logits, in the order of the classes, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f64>>,
+}
+
+/// Predicts the `top` best classes of every image; each is handed to `each` as soon as it is known.
+///
+/// # Errors
+/// When an image cannot be read, or libtorch refuses.
+pub fn run(
+    trained: &Trained,
+    images: ImageFiles,
+    top: usize,
+    with_logits: bool,
+    each: &mut dyn FnMut(Prediction) -> Result<()>,
+) -> Result<()> {
+    let _guard = no_grad_guard();
+    let device = trained.net.device();
+    let spec = DataSpec::prepared(&trained.preprocessing);
+    let normalise = Normalise::new(&trained.preprocessing.mean, &trained.preprocessing.std, device);
+    let net = InferencePlan::new(&trained.net).torch_context(|| "cannot prepare the network".to_string())?;
+    let images = Arc::new(images);
+    let plan = Plan::eval(Arc::clone(&images) as Arc<dyn Dataset>, &spec, BATCH_SIZE);
+    let mut at = 0;
+    for batch in Loader::start(plan, 0, spec.thread_count(), device) {
+        let batch = batch?;
+        let logits = normalise
+            .apply(&batch.pixels)
+            .and_then(|pixels| net.forward(&pixels))
+            .torch_context(|| "cannot compute a batch of images".to_string())?;
+        for row in 0..batch.len {
+            let (logits, probabilities) =
+                row_of(&logits, row).torch_context(|| "cannot read the logits".to_string())?;
+            each(prediction(trained, images.path(at), &logits, &probabilities, top, with_logits))?;
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Logits and probabilities of one image.
+fn row_of(logits: &Tensor, row: usize) -> Result<(Vec<f64>, Vec<f64>), TchError> {
+    let logits = logits.f_select(0, row as i64)?.f_to_kind(Kind::Double)?;
+    Ok((Vec::try_from(&logits)?, Vec::try_from(logits.f_softmax(0, Kind::Double)?)?))
+}
+
+fn prediction(
+    trained: &Trained,
+    image: &Path,
+    logits: &[f64],
+    probabilities: &[f64],
+    top: usize,
+    with_logits: bool,
+) -> Prediction {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    // Of equal logits the lower class is first.
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let guess = |&class: &usize| Guess {
+        class,
+        name: trained.classes[class].clone(),
+        probability: probabilities[class],
+        logit: logits[class],
+    };
+    Prediction {
+        image: image.to_path_buf(),
+        top: order.iter().take(top).map(guess).collect(),
+        logits: with_logits.then(|| logits.to_vec()),
+    }
+}

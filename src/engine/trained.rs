@@ -1,0 +1,127 @@
+//! A network that has been trained, with everything that its use needs: from a run, or from a file of weights.
+
+use crate::data::Preprocessing;
+use crate::error::{Result, failed, usage};
+use crate::experiment::Experiment;
+use crate::models::{self, Head, ModelSpec};
+use crate::net::Node;
+use crate::net::build::Net;
+use crate::net::cost::{Shape, cost, count};
+use crate::run::checkpoint::Saved;
+use crate::run::{Checkpoint, RunDir};
+use crate::weights::{About, Weights};
+use std::path::Path;
+use tch::Device;
+
+/// A trained network.
+#[derive(Debug)]
+pub struct Trained {
+    /// Which network.
+    pub model: String,
+    /// Its weights, on the device.
+    pub net: Net,
+    /// How images are prepared for it.
+    pub preprocessing: Preprocessing,
+    /// Names of its classes, in the order of its logits.
+    pub classes: Vec<String>,
+    /// Whether the weights came with these names, or they are ImageNet's or mere numbers.
+    pub classes_are_named: bool,
+    /// Optimizer steps behind its weights, where that is known.
+    pub step: Option<u64>,
+}
+
+impl Trained {
+    /// A checkpoint of a run, whose configuration is `experiment`. The second value is what the user should know.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged or does not fit the configuration.
+    pub fn of_run(
+        run: &RunDir,
+        experiment: &Experiment,
+        which: Checkpoint,
+        device: Device,
+    ) -> Result<(Self, Option<String>)> {
+        let (saved, warning) = Saved::open(&run.checkpoint(which))?;
+        let identity = saved.identity();
+        let node = experiment.model.describe(identity.channels as i64, identity.classes.len() as i64)?;
+        let preprocessing = experiment.data.preprocessing();
+        check_size(&node, &preprocessing)?;
+        let net = Net::build(&node, experiment.seed, device)?;
+        saved.load_weights(&net)?;
+        let trained = Self {
+            model: experiment.model.name.clone(),
+            net,
+            preprocessing,
+            classes: identity.classes.to_vec(),
+            classes_are_named: true,
+            step: Some(saved.progress().step),
+        };
+        Ok((trained, warning))
+    }
+
+    /// A file of weights, of the network `model` or, without it, of the one that the file names.
+    ///
+    /// # Errors
+    /// When nobody says which network it is, or the file does not fit it.
+    pub fn of_file(path: &Path, model: Option<&ModelSpec>, device: Device) -> Result<Self> {
+        let weights = open(path, model)?;
+        let spec = spec(&weights, model)?;
+        let (entry, _) = models::find(&spec.name)?;
+        let About { classes, preprocessing, .. } = &weights.about;
+        let preprocessing = preprocessing.clone().unwrap_or_else(|| entry.preprocessing());
+        // How many classes there are, the classifier's bias says.
+        let bias = weights.arrays.get(&format!("{}.bias", entry.classifier()));
+        let outputs = bias.map_or(entry.classes, |bias| bias.values.len() as i64);
+        let node = spec.describe(preprocessing.mean.len() as i64, outputs)?;
+        check_size(&node, &preprocessing)?;
+        let net = Net::build(&node, 0, device)?;
+        weights.fill(&net, &spec.name, Head::Keep)?;
+        let classes_are_named = classes.len() as i64 == outputs;
+        let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
+        Ok(Self { model: spec.name, net, preprocessing, classes, classes_are_named, step: None })
+    }
+}
+
+/// Refuses images that are too small for the network.
+fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<()> {
+    let channels = preprocessing.mean.len() as i64;
+    cost(node, Shape::square(channels, preprocessing.size as i64)).map(|_| ())
+}
+
+/// Reads a file of weights for the network `model` or, without it, for the one that the file names.
+///
+/// # Errors
+/// When the file cannot be read, or nobody says which network it is.
+pub fn open(path: &Path, model: Option<&ModelSpec>) -> Result<Weights> {
+    let named = match model {
+        Some(spec) => spec.clone(),
+        None => ModelSpec::named(&Weights::model_named_in(path)?.ok_or_else(|| {
+            usage(format!("{} does not say which network it belongs to", path.display()))
+                .hint("`--model NAME` does; `senet summary --list` names all")
+        })?),
+    };
+    let (entry, _) = models::find(&named.name)?;
+    let values = count(&named.describe(entry.input.channels, entry.classes)?).values();
+    Weights::read(path, &named.name, values)
+}
+
+/// The network of `weights`: as asked for, or as the file says.
+fn spec(weights: &Weights, asked: Option<&ModelSpec>) -> Result<ModelSpec> {
+    match (asked, &weights.about.model) {
+        (Some(spec), Some(name)) if spec.name != *name => {
+            let message = format!("{} holds weights of {name}, not of {}", weights.path.display(), spec.name);
+            Err(failed(message).hint(format!("`--model {name}`, or none")).into())
+        }
+        (Some(spec), _) => Ok(spec.clone()),
+        (None, Some(name)) => Ok(ModelSpec::named(name)),
+        (None, None) => unreachable!("the file named its network when it was opened"),
+    }
+}
+
+/// Names of classes that no file names: ImageNet's for 1000, else their numbers.
+fn default_classes(outputs: i64) -> Vec<String> {
+    if outputs == 1000 {
+        return models::imagenet_classes().map(|(_, name)| name.to_string()).collect();
+    }
+    (0..outputs).map(|class| class.to_string()).collect()
+}

@@ -1,0 +1,99 @@
+//! safetensors: a JSON header of names, types, shapes and places, then the values.
+
+use super::{About, Array, Arrays};
+use crate::error::{Result, TorchContext, failed};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// The one metadata key that we write; several would be written in another order by each process.
+const KEY: &str = "senet";
+
+/// Longest header that is looked at for what a file says of itself, in bytes; the largest networks have a tenth.
+const MAX_HEADER: u64 = 1 << 24;
+
+/// What a file says of itself, if it is one of ours.
+pub fn about(file: &mut impl Read) -> Option<About> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    let mut header = Vec::new();
+    file.take(length.min(MAX_HEADER)).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()
+}
+
+/// Reads a file's tensors as float32, and what it says of itself.
+///
+/// # Errors
+/// When the file is damaged, holds more than `max_values` values, or numbers of a type that weights do not have.
+pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<(Arrays, About)> {
+    let damaged = |what: String| {
+        failed(format!("{}: not a whole safetensors file: {what}", path.display()))
+            .hint("the file is damaged or of another format")
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
+    let about = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let about = about.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut left = max_values;
+    let mut arrays = Arrays::new();
+    for (name, view) in tensors.iter() {
+        let count = view.shape().iter().map(|&side| side as u64).product::<u64>();
+        left = left.checked_sub(count).ok_or_else(|| {
+            failed(format!("{} holds more than the {max_values} values that were expected", path.display()))
+                .hint("the file belongs to a larger network")
+        })?;
+        let values = floats(&view).ok_or_else(|| {
+            let dtype = view.dtype();
+            failed(format!("{}: `{name}` is of type {dtype:?}, which weights do not have", path.display()))
+                .hint("float32, float64, float16, bfloat16 and whole numbers are read")
+        })?;
+        let shape = view.shape().iter().map(|&side| side as i64).collect();
+        arrays.insert(name.to_string(), Array { shape, values });
+    }
+    Ok((arrays, about))
+}
+
+/// The values of a tensor as float32, if it is of a type that has them.
+fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.chunks_exact(N).map(|chunk| value(chunk.try_into().expect("chunks are exact"))).collect()
+    }
+    let bytes = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
+        Dtype::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
+        Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&byte| f32::from(byte)).collect(),
+        _ => return None,
+    })
+}
+
+/// A file of float32 tensors. The same tensors give the same bytes.
+///
+/// # Errors
+/// When a tensor cannot be copied to the host.
+pub fn write(tensors: &[(String, Tensor)], about: &About) -> Result<Vec<u8>> {
+    let mut values = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let host = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous());
+        let host = host.torch_context(|| format!("cannot save `{name}`"))?;
+        let mut bytes = vec![0; host.numel() * 4];
+        host.f_copy_data_u8(&mut bytes, host.numel()).torch_context(|| format!("cannot save `{name}`"))?;
+        let shape: Vec<usize> = host.size().iter().map(|&side| side as usize).collect();
+        values.push((name, shape, bytes));
+    }
+    let mut views = Vec::with_capacity(values.len());
+    for (name, shape, bytes) in &values {
+        views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+    }
+    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(about)?)]);
+    Ok(safetensors::serialize(views, Some(metadata))?)
+}
