@@ -644,7 +644,26 @@ def write(name, head, networks):
     print(f"wrote {path.relative_to(ROOT)}")
 
 
+def write_torch_save():
+    """What torch.save makes of a small state dict, for the reader of such files."""
+    def values(name, *shape):
+        return torch.from_numpy(uniform(name, int(np.prod(shape))).reshape(shape))
+
+    state = {
+        "plain": values("plain", 2, 3),
+        "half": values("half", 5).half(),
+        "bfloat16": values("bfloat16", 5).bfloat16(),
+        "double": values("double", 5).double(),
+        "transposed": values("transposed", 3, 2).T,
+        "channels_last": values("channels_last", 2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+        "part": values("part", 4, 4)[1:3, 2:],
+        "bn.num_batches_tracked": torch.tensor(7),
+    }
+    torch.save({"epoch": 3, "state_dict": state}, ROOT / "tests" / "golden" / "torch_save.pth")
+
+
 def main():
+    write_torch_save()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     zoo = imagenet_networks() | other_imagenet_networks() | cifar_networks()

@@ -216,8 +216,9 @@ fn form(bytes: &[u8]) -> Form {
     if bytes.get(8) == Some(&b'{') {
         return Form::Safetensors;
     }
-    // A NetParameter begins with its first field, the name.
-    if bytes.first() == Some(&0x0a) { Form::Caffe } else { Form::Unknown }
+    // A NetParameter begins with its name, or with a layer of today's form or of the one before 2015.
+    let caffe: [&[u8]; 3] = [&[0x0a], &[0xa2, 0x06], &[0x12]];
+    if caffe.iter().any(|start| bytes.starts_with(start)) { Form::Caffe } else { Form::Unknown }
 }
 
 /// Reads a file of at most `limit` bytes.

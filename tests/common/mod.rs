@@ -187,6 +187,30 @@ impl Output {
     }
 }
 
+/// Runs `senet` and expects a refusal: this exit code, one short message with all `parts`, nothing on stdout and no trace
+/// of a crash.
+pub fn refused(sandbox: &Sandbox, words: &str, code: i32, parts: &[&str]) -> Output {
+    let output = sandbox.senet(words);
+    let message = &output.stderr;
+    assert_eq!(output.code, code, "senet {words}\n{message}");
+    for part in parts {
+        assert!(message.contains(part), "senet {words}\nno {part:?} in {message}");
+    }
+    assert_calm(words, message);
+    let errors = message.lines().filter(|line| line.starts_with("error: ")).count();
+    assert_eq!(errors, 1, "senet {words}: one message is enough\n{message}");
+    assert!(message.len() < 1500, "senet {words}: {message}");
+    assert_eq!(output.stdout, "", "senet {words}");
+    output
+}
+
+/// No trace of a crash, ours or libtorch's.
+pub fn assert_calm(words: &str, message: &str) {
+    for trace in ["panicked", "internal error", "backtrace", "frame #", "Exception raised from", "TchError"] {
+        assert!(!message.contains(trace), "senet {words}\n{trace:?} in {message}");
+    }
+}
+
 /// The names of an object's fields, in order.
 pub fn fields(object: &Value) -> Vec<&str> {
     object.as_object().unwrap_or_else(|| panic!("{object} is no object")).keys().map(String::as_str).collect()
