@@ -237,7 +237,12 @@ fn unknown_names() {
     for command in ["summary se-resnet-51", "bench eval --model se-resnet-51", "train --model se-resnet-51"] {
         refused(&sandbox, command, 2, &["unknown network `se-resnet-51`", "hint: did you mean `se-resnet-5"]);
     }
-    refused(&sandbox, "summary transformer", 2, &["unknown network `transformer`", "hint: `senet summary --list`"]);
+    refused(
+        &sandbox,
+        "summary transformer",
+        2,
+        &["unknown network `transformer`", "hint: `senet summary --list`"],
+    );
     refused(&sandbox, "trian", 2, &["'trian'", "similar subcommand", "train"]);
     refused(&sandbox, "train --epoch 3", 2, &["'--epoch'", "--epochs"]);
     refused(

@@ -2,6 +2,8 @@
 
 use clap::Parser;
 use senet::cli::args::Cli;
+use senet::models::{self, ModelSpec};
+use senet::net::cost::cost;
 use std::process::Command;
 
 const README: &str = include_str!("../README.md");
@@ -52,4 +54,27 @@ fn the_quick_ones_run() {
         ran += 1;
     }
     assert!(ran >= 3, "only {ran} commands ran");
+}
+
+#[test]
+fn the_table_of_networks_is_the_zoos() {
+    let number = |cell: &str| cell.replace(',', "").parse::<i64>().unwrap();
+    let section = README.split("\n## Networks\n").nth(1).unwrap();
+    let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+    let mut named = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        for at in [1, 4] {
+            let (name, params, macs) = (cells[at], number(cells[at + 1]), number(cells[at + 2]));
+            let (entry, _) = models::find(name).unwrap();
+            let node = ModelSpec::named(name).describe(entry.input.channels, entry.classes).unwrap();
+            let found = cost(&node, entry.input).unwrap();
+            assert_eq!((found.params.trainable, found.macs), (params, macs), "{name}");
+            named.push(name.to_string());
+        }
+    }
+    named.sort();
+    let mut all = models::names();
+    all.sort();
+    assert_eq!(named, all);
 }

@@ -134,8 +134,7 @@ fn fine_tuning_starts_from_weights_with_a_new_head() {
     let net = filled_net(&ModelSpec::named("se-resnet-20"), 10);
     write_weights(&sandbox.path("ten.safetensors"), &named(&net, "se-resnet-20", Scheme::Senet));
     write_class_folders(&sandbox, "three", &["a", "b", "c"], 4, 2);
-    let train =
-        "train --data three --epochs 1 --lr 1e-30 --batch-size 4 --set data.size=32 --weights ten.safetensors";
+    let train = "train --data three --epochs 1 --lr 1e-30 --batch-size 4 --set data.size=32 --weights ten.safetensors";
     refused(
         &sandbox,
         &format!("{train} --out kept"),
