@@ -208,14 +208,14 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Source;
+    use crate::data::{Preprocessing, Source};
     use crate::data::synthetic::SyntheticSpec;
 
     fn spec() -> (DataSpec, Arc<dyn Dataset>) {
         let synthetic = SyntheticSpec { train: 50, size: 12, ..SyntheticSpec::default() };
         let mut spec = DataSpec { source: Source::Synthetic, synthetic, ..DataSpec::default() };
         let data = spec.open(Split::Train, 1).unwrap();
-        spec.resolve(data.as_ref(), 32).unwrap();
+        spec.resolve(data.as_ref(), &Preprocessing::default()).unwrap();
         (spec, data)
     }
 
