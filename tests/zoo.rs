@@ -10,7 +10,7 @@ use senet::net::cost::{Cost, Shape, cost};
 use senet::net::loss::cross_entropy;
 use senet::net::params::{Role, params};
 use senet::net::plan::InferencePlan;
-use senet::net::se::SeSpec;
+use senet::net::se::{Placement, SeSpec, Squeeze};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -184,16 +184,86 @@ fn costs_equal_the_papers_printed_ones() {
 
 #[test]
 fn counts_equal_the_papers_reduction_ratios() {
-    // Trainable parameters of SE-ResNet-50 without SE biases (paper Table 10 prints 45.7, 35.7, 30.7, 28.1, 26.9 M,
-    // which include the batch-norm statistics).
-    for (reduction, trainable) in
-        [(2, 45_676_584), (4, 35_616_808), (8, 30_586_920), (16, 28_071_976), (32, 26_814_504)]
-    {
+    // Trainable parameters of SE-ResNet-50 without SE biases, and what Table 10 prints in millions, which includes the
+    // batch-norm statistics (30.7 with SE biases, too: then it is 30.66, without them 30.64).
+    for (reduction, trainable, printed) in [
+        (2, 45_676_584, 45.7),
+        (4, 35_616_808, 35.7),
+        (8, 30_586_920, 30.7),
+        (16, 28_071_976, 28.1),
+        (32, 26_814_504, 26.9),
+    ] {
         let se = SeSpec { reduction, bias: false, ..SeSpec::default() };
         let spec = ModelSpec { se, ..ModelSpec::named("se-resnet-50") };
         let found = cost(&spec.describe(3, 1000).unwrap(), Shape::square(3, 224)).unwrap();
         assert_eq!(found.params.trainable, trainable, "r = {reduction}");
+        let millions = found.params.values() as f64 / 1e6;
+        assert!((millions - printed).abs() < 0.1, "r = {reduction}: {millions} for {printed}");
     }
+}
+
+#[test]
+fn counts_equal_the_papers_variants() {
+    // SE-ResNet-50 without SE biases. The paper prints parameters in millions, with the batch-norm statistics (53,120).
+    let found = |change: &dyn Fn(&mut SeSpec)| {
+        let mut spec = spec("se-resnet-50");
+        spec.se.bias = false;
+        change(&mut spec.se);
+        full_cost(&spec)
+    };
+    let stage = |stage: i64| found(&move |se: &mut SeSpec| se.stages = Some(vec![stage]));
+    let plain = full_cost(&spec("resnet-50"));
+    // Table 13: SE in one stage only.
+    for (number, trainable, printed) in [(2, 25_581_608, 25.6), (3, 25_688_104, 25.7), (4, 26_343_464, 26.4)]
+    {
+        let cost = stage(number);
+        assert_eq!(cost.params.trainable, trainable, "stage {number}");
+        let millions = cost.params.values() as f64 / 1e6;
+        assert!((millions - printed).abs() <= 0.05, "stage {number}: {millions} for {printed}");
+        assert!((cost.macs as f64 / 1e9 - 3.86).abs() <= 0.005, "stage {number}");
+    }
+    // Table 15: SE behind the 3×3.
+    let inside = found(&|se: &mut SeSpec| se.placement = Placement::Inside);
+    assert_eq!(inside.params.trainable, plain.params.trainable + 157_184);
+    assert!((inside.params.values() as f64 / 1e6 - 25.8).abs() <= 0.05);
+    // Table 16: no squeeze; 4.27 GFLOPs, 28.1 million.
+    let no_squeeze = found(&|se: &mut SeSpec| se.squeeze = Squeeze::None);
+    assert_eq!(no_squeeze.macs, plain.macs + 411_041_792);
+    assert!((no_squeeze.macs as f64 / 1e9 - 4.27).abs() <= 0.005);
+    assert!((no_squeeze.params.values() as f64 / 1e6 - 28.1).abs() <= 0.05);
+}
+
+#[test]
+fn the_papers_variants_compute() {
+    let labels = Tensor::from_slice(&[1i64, 7]);
+    let variants: [fn(&mut SeSpec); 3] = [
+        |se| se.stages = Some(vec![3, 5]),
+        |se| se.placement = Placement::Inside,
+        |se| se.squeeze = Squeeze::None,
+    ];
+    for (at, change) in variants.into_iter().enumerate() {
+        let mut spec = spec("se-resnet-50");
+        change(&mut spec.se);
+        let net = filled_net(&spec, CLASSES);
+        let images = input(2, 64);
+        let plain = doubles(&no_grad(|| net.forward(&images, Mode::Eval)).unwrap());
+        let planned = doubles(&InferencePlan::new(&net).unwrap().forward(&images).unwrap());
+        assert!(relative_error(&planned, &plain) < 1e-4, "variant {at}");
+        cross_entropy(&net.forward(&images, Mode::Train).unwrap(), &labels, 0.0).unwrap().backward();
+        for named in net.trainable() {
+            let norm = named.tensor.grad().norm().double_value(&[]);
+            assert!(norm.is_finite(), "variant {at}: {}", named.param.name);
+        }
+    }
+    for (name, stages) in [("se-resnet-50", vec![]), ("se-resnet-50", vec![6]), ("se-resnet-20", vec![2])] {
+        let mut spec = spec(name);
+        spec.se.stages = Some(stages);
+        let message = spec.describe(3, 10).unwrap_err().to_string();
+        assert!(message.contains("`model.se.stages`"), "{message}");
+    }
+    let mut spec = spec("se-resnet-18");
+    spec.se.placement = Placement::Inside;
+    assert!(spec.describe(3, 10).unwrap_err().to_string().contains("has no bottlenecks"));
 }
 
 #[test]

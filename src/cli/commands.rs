@@ -236,7 +236,12 @@ pub(super) fn summary(args: &SummaryArgs) -> Result<u8> {
         return list(args.json).map(|()| 0);
     };
     let (entry, has_se) = models::find(name)?;
-    let se = SeSpec { reduction: args.reduction, bias: !args.no_se_bias, rounding: args.rounding };
+    let se = SeSpec {
+        reduction: args.reduction,
+        bias: !args.no_se_bias,
+        rounding: args.rounding,
+        ..SeSpec::default()
+    };
     let name = &name.to_lowercase();
     let spec = ModelSpec { se, ..ModelSpec::named(name) };
     let classes = args.classes.unwrap_or(entry.classes);

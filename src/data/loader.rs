@@ -208,8 +208,8 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Preprocessing, Source};
     use crate::data::synthetic::SyntheticSpec;
+    use crate::data::{Preprocessing, Source};
 
     fn spec() -> (DataSpec, Arc<dyn Dataset>) {
         let synthetic = SyntheticSpec { train: 50, size: 12, ..SyntheticSpec::default() };

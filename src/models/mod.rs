@@ -15,8 +15,8 @@ mod vgg;
 use crate::data::Preprocessing;
 use crate::error::{Result, nearest, usage};
 use crate::net::cost::Shape;
-use crate::net::se::SeSpec;
-use crate::net::{Node, dropout};
+use crate::net::se::{Placement, SeSpec};
+use crate::net::{Node, dropout, identity};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 
@@ -235,6 +235,7 @@ pub fn find(name: &str) -> Result<(&'static Entry, bool)> {
 }
 
 /// What all families ask of a specification.
+#[derive(Clone, Copy)]
 struct Variant<'a> {
     /// The SE blocks, if there are any.
     se: Option<&'a SeSpec>,
@@ -245,12 +246,25 @@ struct Variant<'a> {
 }
 
 impl Variant<'_> {
-    /// `features` with an SE block behind them, in networks with SE.
+    /// `features` with an SE block behind them, in networks that have SE there.
     fn recalibrated(&self, features: Node, channels: i64) -> Node {
         match self.se {
-            Some(se) => se.after(features, channels),
-            None => features,
+            Some(se) if se.placement == Placement::Standard => se.after(features, channels),
+            _ => features,
         }
+    }
+
+    /// An SE block within a branch, in networks that have SE there.
+    fn recalibrated_inside(&self, channels: i64) -> Node {
+        match self.se {
+            Some(se) if se.placement == Placement::Inside => se.after(identity(), channels),
+            _ => identity(),
+        }
+    }
+
+    /// The same, for the blocks of a stage.
+    fn in_stage(&self, stage: i64) -> Self {
+        Self { se: self.se.filter(|se| se.is_in(stage)), ..*self }
     }
 
     /// The probability of dropout that was asked for, or what the network was made with.
@@ -288,6 +302,7 @@ impl ModelSpec {
                 format!("a network of {classes} classes cannot be made: 1 to {MAX_CLASSES} are possible");
             return Err(usage(message).hint("ImageNet-1k has 1000 classes, ImageNet-21k 21841").into());
         }
+        self.check_se_places(entry)?;
         let se = with_se.then_some(&self.se);
         let variant = Variant { se, channels, classes, dropout: self.dropout };
         Ok(match entry.family {
@@ -302,6 +317,28 @@ impl ModelSpec {
             Family::PreAct(table) => preact::describe(&table, &variant),
             Family::Shake => shake::describe(&variant),
         })
+    }
+
+    /// Refuses SE blocks in places that the network does not have.
+    fn check_se_places(&self, entry: &Entry) -> Result<()> {
+        let stages = self.se.stages.as_deref();
+        let (is_residual, has_3x3) = match entry.family {
+            Family::ResNet(table) => (true, table.has_bottlenecks()),
+            _ => (false, false),
+        };
+        let hint = "ResNet-50 and its relatives for photographs have all stages and placements";
+        if let Some(stages) = stages
+            && (!is_residual || stages.is_empty() || stages.iter().any(|stage| !(2..=5).contains(stage)))
+        {
+            let possible = if is_residual { "some of 2, 3, 4 and 5" } else { "`null`, all that it has" };
+            let message = format!("`model.se.stages` is {stages:?}, but {} takes {possible}", entry.base);
+            return Err(usage(message).hint(hint).into());
+        }
+        if self.se.placement == Placement::Inside && !has_3x3 {
+            let message = format!("`model.se.placement` is `inside`, but {} has no bottlenecks", entry.base);
+            return Err(usage(message).hint(hint).into());
+        }
+        Ok(())
     }
 
     /// The same network without its SE blocks.

@@ -45,6 +45,13 @@ pub(super) struct Table {
     form: Form,
 }
 
+impl Table {
+    /// Whether its blocks have a 3×3 between two 1×1.
+    pub(super) fn has_bottlenecks(&self) -> bool {
+        self.block != Block::Basic
+    }
+}
+
 pub(super) const fn basic(depths: [usize; 4], form: Form) -> Table {
     Table { block: Block::Basic, depths, form }
 }
@@ -70,12 +77,20 @@ pub(super) fn describe(table: &Table, variant: &Variant<'_>) -> Node {
     let (stem, mut c) = stem(table.block, variant.channels);
     let mut parts = vec![stem, bn("bn1", c), relu(), max_pool("maxpool", pool)];
     for (i, (width, depth)) in [64, 128, 256, 512].into_iter().zip(table.depths).enumerate() {
+        // The paper counts the stem as stage 1.
+        let variant = variant.in_stage(i as i64 + 2);
         let blocks = (0..depth).map(|block| {
             let stride = if i > 0 && block == 0 { 2 } else { 1 };
             let c_in = c;
-            let (branch, c_out) = branch(table, c_in, width, stride);
+            let (branch, c_out) = branch(table, c_in, width, stride, &variant);
             c = c_out;
-            residual(&block.to_string(), branch, projection(table.block, c_in, c_out, stride), variant, c_out)
+            residual(
+                &block.to_string(),
+                branch,
+                projection(table.block, c_in, c_out, stride),
+                &variant,
+                c_out,
+            )
         });
         parts.push(seq(&format!("layer{}", i + 1), blocks.collect::<Vec<_>>()));
     }
@@ -102,20 +117,20 @@ fn stem(block: Block, channels: i64) -> (Node, i64) {
 }
 
 /// F_tr of a block in a stage of this width, and its channels.
-fn branch(table: &Table, c_in: i64, width: i64, stride: i64) -> (Node, i64) {
+fn branch(table: &Table, c_in: i64, width: i64, stride: i64, variant: &Variant<'_>) -> (Node, i64) {
     let c_out = 4 * width;
     let on_3x3 = (1, stride);
     match table.block {
         Block::Basic => (basic_branch(c_in, width, stride), width),
         Block::Bottleneck => {
             let strides = if table.form == Form::Released { (stride, 1) } else { on_3x3 };
-            (bottleneck_branch([c_in, width, width, c_out], 1, strides), c_out)
+            (bottleneck_branch([c_in, width, width, c_out], 1, strides, variant), c_out)
         }
         Block::Grouped { groups, width: group_width } => {
             let inner = groups * group_width * width / 64;
-            (bottleneck_branch([c_in, inner, inner, c_out], groups, on_3x3), c_out)
+            (bottleneck_branch([c_in, inner, inner, c_out], groups, on_3x3, variant), c_out)
         }
-        Block::Senet154 => (bottleneck_branch([c_in, 2 * width, c_out, c_out], 64, on_3x3), c_out),
+        Block::Senet154 => (bottleneck_branch([c_in, 2 * width, c_out, c_out], 64, on_3x3, variant), c_out),
     }
 }
 
@@ -134,7 +149,7 @@ pub(super) fn basic_branch(c_in: i64, width: i64, stride: i64) -> Node {
 }
 
 /// 1×1 reduce, 3×3 in groups, 1×1 expand, through these channels.
-fn bottleneck_branch(channels: [i64; 4], groups: i64, strides: (i64, i64)) -> Node {
+fn bottleneck_branch(channels: [i64; 4], groups: i64, strides: (i64, i64), variant: &Variant<'_>) -> Node {
     let [c_in, reduced, inner, c_out] = channels;
     seq(
         "",
@@ -145,6 +160,7 @@ fn bottleneck_branch(channels: [i64; 4], groups: i64, strides: (i64, i64)) -> No
             Conv::new(reduced, inner, 3).stride(strides.1).groups(groups).named("conv2"),
             bn("bn2", inner),
             relu(),
+            variant.recalibrated_inside(inner),
             conv("conv3", inner, c_out, 1, 1),
             bn("bn3", c_out),
         ],

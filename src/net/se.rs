@@ -23,6 +23,34 @@ pub struct SeSpec {
     pub bias: bool,
     /// What becomes of a C/r that is no whole number, or too small.
     pub rounding: Rounding,
+    /// How a map becomes the FCs' input.
+    pub squeeze: Squeeze,
+    /// Where in a block of a residual net it sits.
+    pub placement: Placement,
+    /// Stages of a residual net that have SE blocks, from 2 (56 × 56) to 5 (7 × 7); `null` is all of them.
+    pub stages: Option<Vec<i64>>,
+}
+
+/// From a feature map to the input of the FCs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Squeeze {
+    /// The mean over H and W (Eq. 2).
+    Average,
+    /// None: the FCs are 1×1 convolutions on the map and the gate is one for each position (paper Table 16,
+    /// "NoSqueeze").
+    None,
+}
+
+/// Where an SE block sits in a residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// Behind the whole branch, before the sum (paper Fig. 3).
+    Standard,
+    /// Inside a bottleneck's branch, behind the 3×3 convolution (paper Table 15, "SE_3×3"). Whether before or after its
+    /// normalisation the paper does not say; here it is after its ReLU.
+    Inside,
 }
 
 /// The hidden width of an SE block, from C/r.
@@ -38,7 +66,14 @@ pub enum Rounding {
 
 impl Default for SeSpec {
     fn default() -> Self {
-        Self { reduction: 16, bias: true, rounding: Rounding::Exact }
+        Self {
+            reduction: 16,
+            bias: true,
+            rounding: Rounding::Exact,
+            squeeze: Squeeze::Average,
+            placement: Placement::Standard,
+            stages: None,
+        }
     }
 }
 
@@ -57,13 +92,22 @@ impl SeSpec {
         seq("", [features, scale(identity(), self.gate(channels))])
     }
 
+    /// Whether blocks of this stage have SE.
+    pub fn is_in(&self, stage: i64) -> bool {
+        self.stages.as_ref().is_none_or(|stages| stages.contains(&stage))
+    }
+
     /// F_ex(F_sq(U)): the gate s `[N, C, 1, 1]` with values between 0 and 1 (Eqs. 2 and 3).
     fn gate(&self, channels: i64) -> Node {
         let hidden = self.hidden(channels);
+        let squeeze = match self.squeeze {
+            Squeeze::Average => global_avg_pool(""),
+            Squeeze::None => identity(),
+        };
         seq(
             "se",
             [
-                global_avg_pool(""),
+                squeeze,
                 self.fc("fc1", channels, hidden),
                 relu(),
                 self.fc("fc2", hidden, channels),
