@@ -115,8 +115,8 @@ const fn square(size: i64) -> Shape {
     Shape { channels: 3, height: size, width: size }
 }
 
-const RELEASED: &str = "as the authors released it: stride on a block's first convolution, ceil-mode pool";
-const RELEASED_X: &str = "as the authors released it: stride on the 3×3, ceil-mode pool";
+const RELEASED: &str = "the authors' form: stride on a block's first convolution, ceil-mode pool";
+const RELEASED_X: &str = "the authors' form: stride on the 3×3, ceil-mode pool";
 const V1_5: &str = "as in torchvision and timm: stride on the 3×3, padded pool";
 
 use Family::ResNet;
@@ -331,11 +331,11 @@ impl ModelSpec {
             && (!is_residual || stages.is_empty() || stages.iter().any(|stage| !(2..=5).contains(stage)))
         {
             let possible = if is_residual { "some of 2, 3, 4 and 5" } else { "`null`, all that it has" };
-            let message = format!("`model.se.stages` is {stages:?}, but {} takes {possible}", entry.base);
+            let message = format!("`model.se.stages` is {stages:?}, but {} takes {possible}", self.name);
             return Err(usage(message).hint(hint).into());
         }
         if self.se.placement == Placement::Inside && !has_3x3 {
-            let message = format!("`model.se.placement` is `inside`, but {} has no bottlenecks", entry.base);
+            let message = format!("`model.se.placement` is `inside`, but {} has no bottlenecks", self.name);
             return Err(usage(message).hint(hint).into());
         }
         Ok(())
