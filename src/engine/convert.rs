@@ -33,9 +33,9 @@ pub struct Written {
 /// When the weights do not fit the network in every tensor, or `out` exists.
 pub fn import(path: &Path, model: Option<&ModelSpec>, out: &Path) -> Result<Written> {
     refuse_existing(out)?;
-    let left_out = trained::open(path, model)?.left_out;
-    let trained = Trained::of_file(path, model, Device::Cpu)?;
-    Ok(Written { left_out, ..export(&trained, Scheme::Senet, out)? })
+    let (weights, spec) = trained::open(path, model)?;
+    let trained = Trained::of_weights(&weights, spec, Device::Cpu)?;
+    Ok(Written { left_out: weights.left_out, ..export(&trained, Scheme::Senet, out)? })
 }
 
 /// Writes the weights of `trained` with names of `scheme`.

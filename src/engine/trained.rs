@@ -64,8 +64,15 @@ impl Trained {
     /// # Errors
     /// When nobody says which network it is, or the file does not fit it.
     pub fn of_file(path: &Path, model: Option<&ModelSpec>, device: Device) -> Result<Self> {
-        let weights = open(path, model)?;
-        let spec = spec(&weights, model)?;
+        let (weights, spec) = open(path, model)?;
+        Self::of_weights(&weights, spec, device)
+    }
+
+    /// Weights that were read for the network `spec`.
+    ///
+    /// # Errors
+    /// When they do not fit it in every tensor.
+    pub fn of_weights(weights: &Weights, spec: ModelSpec, device: Device) -> Result<Self> {
         let (entry, _) = models::find(&spec.name)?;
         let About { classes, preprocessing, .. } = &weights.about;
         let preprocessing = preprocessing.clone().unwrap_or_else(|| entry.preprocessing());
@@ -88,34 +95,27 @@ fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<()> {
     cost(node, Shape::square(channels, preprocessing.size as i64)).map(|_| ())
 }
 
-/// Reads a file of weights for the network `model` or, without it, for the one that the file names.
+/// Reads a file of weights for the network `model` or, without it, for the one that the file names; says which.
 ///
 /// # Errors
-/// When the file cannot be read, or nobody says which network it is.
-pub fn open(path: &Path, model: Option<&ModelSpec>) -> Result<Weights> {
-    let named = match model {
-        Some(spec) => spec.clone(),
-        None => ModelSpec::named(&Weights::model_named_in(path)?.ok_or_else(|| {
-            usage(format!("{} does not say which network it belongs to", path.display()))
-                .hint("`--model NAME` does; `senet summary --list` names all")
-        })?),
-    };
-    let (entry, _) = models::find(&named.name)?;
-    let values = count(&named.describe(entry.input.channels, entry.classes)?).values();
-    Weights::read(path, &named.name, values)
-}
-
-/// The network of `weights`: as asked for, or as the file says.
-fn spec(weights: &Weights, asked: Option<&ModelSpec>) -> Result<ModelSpec> {
-    match (asked, &weights.about.model) {
-        (Some(spec), Some(name)) if spec.name != *name => {
-            let message = format!("{} holds weights of {name}, not of {}", weights.path.display(), spec.name);
-            Err(failed(message).hint(format!("`--model {name}`, or none")).into())
+/// When the file cannot be read, names another network, or nobody says which it is.
+pub fn open(path: &Path, model: Option<&ModelSpec>) -> Result<(Weights, ModelSpec)> {
+    let spec = match (model, Weights::model_named_in(path)?) {
+        (Some(spec), Some(name)) if spec.name != name => {
+            let message = format!("{} holds weights of {name}, not of {}", path.display(), spec.name);
+            return Err(failed(message).hint(format!("`--model {name}`, or none")).into());
         }
-        (Some(spec), _) => Ok(spec.clone()),
-        (None, Some(name)) => Ok(ModelSpec::named(name)),
-        (None, None) => unreachable!("the file named its network when it was opened"),
-    }
+        (Some(spec), _) => spec.clone(),
+        (None, Some(name)) => ModelSpec::named(&name),
+        (None, None) => {
+            let message = format!("{} does not say which network it belongs to", path.display());
+            let hint = "`--model NAME` does; `senet summary --list` names all";
+            return Err(usage(message).hint(hint).into());
+        }
+    };
+    let (entry, _) = models::find(&spec.name)?;
+    let values = count(&spec.describe(entry.input.channels, entry.classes)?).values();
+    Ok((Weights::read(path, &spec.name, values)?, spec))
 }
 
 /// Names of classes that no file names: ImageNet's for 1000, else their numbers.

@@ -295,7 +295,7 @@ impl ModelSpec {
         }
         if let Some(p) = self.dropout.filter(|p| !(0.0..1.0).contains(p)) {
             let message = format!("`model.dropout` is {p}, but it must be from 0 to less than 1");
-            return Err(usage(message).into());
+            return Err(usage(message).hint("`null` is what the network was made with").into());
         }
         if !(1..=MAX_CLASSES).contains(&classes) {
             let message =
