@@ -16,7 +16,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/scripts/lib.sh"
 
 torch_version=2.13.0 # the one version that tch 0.26 accepts
-rust_minimum=1.88
+rust_minimum=1.89
 system="$(uname -s)-$(uname -m)"
 
 verify=false

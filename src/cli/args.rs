@@ -285,18 +285,58 @@ pub enum Names {
 #[command(after_help = "\
 Examples:
   senet ablate --ratios 4,8,16,32              with the built-in default
-  senet ablate --ratios 4,8,16,32 --dry-run    parameters and multiply-adds, no training
+  senet ablate --variants all --seeds 3        SE, no SE, and the structures that are called wrong
+  senet ablate --table 10 --model se-resnet-50 --dry-run
+                                               parameters, multiply-adds and time, beside the paper's figures
+  senet ablate --table all --seeds 3 --jobs 2  the paper's ablations; two runs at a time
+  senet ablate configs/ablations/fashion-mnist.json
   senet ablate --ratios 2,16 --model se-resnet-50 --data IMAGENET --out runs/ratios
 
-Run again, the same command skips finished rows and goes on with an interrupted one.")]
+Values:
+  --variants   none, se, gap-scale, gap-sigmoid, conv, parallel, or all
+  --squeeze    average, max, none                  --gate    sigmoid, tanh, relu
+  --stages     numbers joined by +, or all: 2,3,4,2+3,all
+  --placement  standard, pre, post, identity, inside, and second readings of three of them:
+               pre-shared, identity-before-projection, inside-before-norm
+
+Each flag is a comparison of its own, all else as in the configuration; rows that they share are
+trained once. Run again, the same command skips what is finished and goes on with what is not. The
+same command in a second terminal (or on a second GPU: --device cuda:1) takes its share of the runs.")]
 pub struct AblateArgs {
-    /// What all rows have in common.
+    /// What all rows have in common; CONFIG may also be a sweep file.
     #[command(flatten)]
     pub experiment: ExperimentArgs,
-    /// Reduction ratios to compare; a row without SE is added.
-    #[arg(long, value_name = "R,…", value_delimiter = ',', required = true, value_parser = whole, allow_hyphen_values = true)]
+    /// Reduction ratios (paper Table 10).
+    #[arg(long, value_name = "R,…", value_delimiter = ',', value_parser = whole, allow_hyphen_values = true)]
     pub ratios: Vec<i64>,
-    /// Print the rows with parameters and multiply-adds, and train nothing.
+    /// Structures: how a block is wired.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub variants: Vec<String>,
+    /// Squeezes (Tables 11 and 16).
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub squeeze: Vec<String>,
+    /// Excitation's last function (Table 12).
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub gate: Vec<String>,
+    /// Stages with SE (Table 13).
+    #[arg(long, value_name = "N+N,…", value_delimiter = ',')]
+    pub stages: Vec<String>,
+    /// Places in the residual unit (Tables 14 and 15).
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub placement: Vec<String>,
+    /// Ablations of the paper by number, 10 to 16, or `all`: SE without biases, as there.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub table: Vec<String>,
+    /// Row that differences are measured from: `none` (no SE) or `se`; default: what suits each comparison.
+    #[arg(long, value_name = "ROW")]
+    pub control: Option<ControlRow>,
+    /// Train each row with so many seeds, counted from `--seed`.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seeds: Option<u64>,
+    /// Train so many runs at a time; each gets its share of the cores.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS as i64))]
+    pub jobs: u32,
+    /// Print the rows with parameters, multiply-adds and estimated time, and train nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Folder of the comparison; default: one below runs/ that belongs to these settings.
@@ -305,6 +345,15 @@ pub struct AblateArgs {
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// A row that differences are measured from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ControlRow {
+    /// The network without SE.
+    None,
+    /// The base network.
+    Se,
 }
 
 /// `senet summary`.

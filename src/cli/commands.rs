@@ -2,32 +2,29 @@
 
 use super::INTERRUPTED;
 use super::args::{
-    AblateArgs, BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SummaryArgs, TrainArgs,
-    Which,
+    BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SummaryArgs, TrainArgs, Which,
 };
 use super::output::{Console, evaluation_lines, note, print, print_json};
 use super::weights::model_spec;
-use crate::data::Source;
 use crate::engine::setup::Setup;
-use crate::engine::{Context, StopFlag, ablate, bench, doctor, eval, train};
+use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
 use crate::error::{Result, usage};
+use crate::experiment::Experiment;
 use crate::experiment::load::Layers;
-use crate::experiment::{Experiment, sweep};
 use crate::models::{self, ModelSpec};
 use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
 use crate::report::table::{Table, grouped};
-use crate::rng::fnv1a;
 use crate::run::{Checkpoint, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where runs go by default.
-const RUNS: &str = "runs";
+pub(super) const RUNS: &str = "runs";
 
 /// `defaults < file < --set < flags`.
 fn experiment(args: &ExperimentArgs) -> Result<Experiment> {
@@ -35,6 +32,11 @@ fn experiment(args: &ExperimentArgs) -> Result<Experiment> {
     if let Some(path) = &args.config {
         layers.file(path)?;
     }
+    with_flags(layers, args)
+}
+
+/// What `--set` and the flags make of `layers`.
+pub(super) fn with_flags(mut layers: Layers, args: &ExperimentArgs) -> Result<Experiment> {
     for assignment in &args.set {
         layers.setting(assignment)?;
     }
@@ -57,7 +59,7 @@ fn experiment(args: &ExperimentArgs) -> Result<Experiment> {
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once.
-fn stop_flag() -> Result<StopFlag> {
+pub(super) fn stop_flag() -> Result<StopFlag> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let stop = StopFlag::default();
     for signal in [SIGINT, SIGTERM] {
@@ -177,48 +179,6 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
     Ok(0)
 }
 
-pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
-    let sweep = sweep::ratios(&experiment(&args.experiment)?, &args.ratios)?;
-    if args.dry_run {
-        return show_results(&ablate::plan(&sweep)?, args.output.json).map(|()| 0);
-    }
-    let stop = stop_flag()?;
-    let dir = match &args.out {
-        Some(dir) => dir.clone(),
-        None => sweep_dir(&sweep)?,
-    };
-    let mut console = Console::new(args.output.quiet);
-    if !args.output.quiet {
-        note(&format!("comparison of {} rows by {}: {}", sweep.rows.len(), sweep.title, dir.display()));
-    }
-    let outcome = ablate::run(&sweep, &dir, &mut console, &stop)?;
-    drop(console);
-    match outcome {
-        ablate::Outcome::Finished(results) => show_results(&results, args.output.json).map(|()| 0),
-        ablate::Outcome::Interrupted(results) => {
-            show_results(&results, args.output.json)?;
-            note("interrupted: what is done is saved\n\nhint: the same command goes on");
-            Ok(INTERRUPTED)
-        }
-    }
-}
-
-/// The same settings have the same folder, so that the same command goes on.
-fn sweep_dir(sweep: &sweep::Sweep) -> Result<PathBuf> {
-    let mut settings = String::new();
-    for row in &sweep.rows {
-        settings += &serde_json::to_string(&row.experiment)?;
-    }
-    let base = &sweep.rows[0].experiment.model.name;
-    let title = sweep.title.replace(' ', "-");
-    let hash = fnv1a(settings.as_bytes()) as u32;
-    Ok(Path::new(RUNS).join(format!("ablate-{title}-{base}-{hash:08x}")))
-}
-
-fn show_results(results: &ablate::Results, json: bool) -> Result<()> {
-    if json { print_json(results) } else { print(&results.table().text()) }
-}
-
 /// `senet summary NAME --json`.
 #[derive(Serialize)]
 struct SummaryDocument<'a> {
@@ -297,14 +257,11 @@ fn list(json: bool) -> Result<()> {
 pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     let (entry, _) = models::find(&args.model)?;
     let size = args.size.map_or(entry.input.height as usize, |size| size as usize);
-    let mut experiment = Experiment { device: args.device.clone(), ..Experiment::default() };
-    experiment.threads = args.threads.map(|threads| threads as usize);
-    experiment.model.name.clone_from(&args.model);
-    experiment.train.batch_size = args.batch_size as usize;
-    experiment.data.source = Source::Synthetic;
-    experiment.data.size = Some(size);
-    experiment.data.synthetic.size = size;
-    experiment.data.synthetic.classes = entry.classes as usize;
+    let mut base = Experiment { device: args.device.clone(), ..Experiment::default() };
+    base.threads = args.threads.map(|threads| threads as usize);
+    base.model.name.clone_from(&args.model);
+    let input = Shape::square(entry.input.channels, size as i64);
+    let experiment = bench::on_made_up_data(&base, input, entry.classes, args.batch_size as usize);
     let what = match args.what {
         BenchWhat::Train => bench::What::Train,
         BenchWhat::Eval => bench::What::Eval,

@@ -1,5 +1,6 @@
 //! From words to work: parse, put the experiment together, call an engine, print what it returns.
 
+mod ablate;
 pub mod args;
 mod commands;
 mod output;
@@ -53,7 +54,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
     match cli.command {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
-        Command::Ablate(args) => commands::ablate(&args),
+        Command::Ablate(args) => ablate::ablate(&args),
         Command::Predict(args) => weights::predict(&args),
         Command::Import(args) => weights::import(&args),
         Command::Export(args) => weights::export(&args),

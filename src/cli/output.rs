@@ -1,7 +1,7 @@
 //! The only printer: results on stdout, everything else on stderr.
 #![expect(clippy::print_stderr, reason = "this is the printer")]
 
-use crate::engine::ablate::RowObserver;
+use crate::engine::ablate::{RowEvent, RowObserver};
 use crate::error::{self, Kind, Result};
 use crate::report::event::{Evaluation, Event, Observer, Tick};
 use crate::report::table::{grouped, percent};
@@ -178,9 +178,19 @@ impl Observer for Console {
 }
 
 impl RowObserver for Console {
-    fn row(&mut self, number: usize, of: usize, label: &str, done: bool) {
-        let done = if done { ": done before, kept" } else { "" };
-        self.line(&format!("row {number} of {of}, {label}{done}"));
+    fn row(&mut self, number: usize, of: usize, label: &str, event: RowEvent<'_>) {
+        let what = match event {
+            RowEvent::Begins => String::new(),
+            RowEvent::Kept => ": done before, kept".to_string(),
+            RowEvent::Done(eval) => format!(
+                ": top-1 error {}, top-5 error {}",
+                percent(1.0 - eval.top1.accuracy),
+                percent(1.0 - eval.top5.accuracy)
+            ),
+            RowEvent::Failed(message) => format!(": failed: {message}"),
+            RowEvent::Elsewhere => return,
+        };
+        self.line(&format!("run {number} of {of}, {label}{what}"));
     }
 }
 

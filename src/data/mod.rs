@@ -288,6 +288,20 @@ impl DataSpec {
         Self { size, resize, mean, std, crop: Some(Crop::None), ..Self::default() }
     }
 
+    /// Whether nobody has said which data: it is the built-in default's.
+    pub fn is_unnamed(&self) -> bool {
+        let default = Self::default();
+        (self.source, &self.dir) == (default.source, &default.dir)
+    }
+
+    /// Where the data is from, for people.
+    pub fn in_words(&self) -> String {
+        match self.source {
+            Source::Synthetic => "made-up data".to_string(),
+            _ => self.dir.display().to_string(),
+        }
+    }
+
     /// Threads that prepare batches.
     pub fn thread_count(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -3,7 +3,10 @@
 use super::setup::Setup;
 use super::train::Learner;
 use crate::data::loader::Batch;
+use crate::data::{DataSpec, Source, synthetic};
 use crate::error::{Result, TorchContext, failed};
+use crate::experiment::Experiment;
+use crate::net::cost::{Shape, cost};
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
 use std::time::Instant;
@@ -60,6 +63,35 @@ impl Spread {
         Self { median, min: figures[0], max: figures[last] }
     }
 }
+
+/// `base` on made-up batches of `batch_size` samples of shape `input`.
+pub fn on_made_up_data(base: &Experiment, input: Shape, classes: i64, batch_size: usize) -> Experiment {
+    let mut experiment = Experiment { data: DataSpec::default(), ..base.clone() };
+    let (size, data) = (input.height as usize, &mut experiment.data);
+    data.source = Source::Synthetic;
+    data.size = Some(size);
+    data.synthetic.size = size;
+    data.synthetic.channels = input.channels as usize;
+    data.synthetic.classes = (classes as usize).min(synthetic::MAX_CLASSES);
+    experiment.train.batch_size = batch_size;
+    experiment
+}
+
+/// Multiply-adds a second in training the network of `base` here, a backward pass taken for two forward passes. A
+/// matter of seconds: three steps are timed, on batches of at most `CALIBRATION` multiply-adds (or of two images).
+///
+/// # Errors
+/// When libtorch refuses, for example for want of memory.
+pub fn training_rate(base: &Experiment, input: Shape, classes: i64) -> Result<f64> {
+    let node = base.model.describe(input.channels, classes)?;
+    let macs = 3.0 * cost(&node, input)?.macs as f64;
+    let batch_size = ((CALIBRATION / macs) as usize).clamp(2, base.train.batch_size.max(2));
+    let setup = Setup::new(on_made_up_data(base, input, classes, batch_size))?;
+    Ok(macs * run(What::Train, &setup, 3)?.images_per_second.median)
+}
+
+/// Multiply-adds of a step that takes some tenths of a second on two cores.
+const CALIBRATION: f64 = 2e10;
 
 /// Steps before the clock starts: memory is asked for and kernels are chosen in them.
 const WARM_UP: usize = 2;

@@ -1,6 +1,6 @@
 //! From an experiment to everything that training it needs, checked before anything is written.
 
-use crate::data::{Dataset, Normalise, Split};
+use crate::data::{DataSpec, Dataset, Normalise, Split};
 use crate::error::{Result, failed, usage};
 use crate::experiment::Experiment;
 use crate::models;
@@ -26,19 +26,44 @@ pub struct Setup {
     pub device: Device,
 }
 
+/// The data that was opened last.
+#[derive(Default)]
+pub struct OpenData(Option<(DataSpec, u64, [Arc<dyn Dataset>; 2])>);
+
+impl OpenData {
+    /// Training and evaluation data of `experiment`.
+    fn halves(&mut self, experiment: &Experiment) -> Result<[Arc<dyn Dataset>; 2]> {
+        let Experiment { data, seed, .. } = experiment;
+        match &self.0 {
+            Some((spec, of_seed, halves)) if (spec, of_seed) == (data, seed) => Ok(halves.clone()),
+            _ => {
+                // Before the new ones are opened, the old ones go.
+                self.0 = None;
+                let halves = [data.open(Split::Train, *seed)?, data.open(Split::Eval, *seed)?];
+                self.0 = Some((data.clone(), *seed, halves.clone()));
+                Ok(halves)
+            }
+        }
+    }
+}
+
 impl Setup {
     /// Opens the data, fills in what is `null`, and describes the network for the data's classes.
     ///
     /// # Errors
     /// When anything does not fit together.
-    pub fn new(mut experiment: Experiment) -> Result<Self> {
+    pub fn new(experiment: Experiment) -> Result<Self> {
+        Self::on(experiment, &mut OpenData::default())
+    }
+
+    /// The same, with the data that `open` has from a setup before, if it is the same data.
+    fn on(mut experiment: Experiment, open: &mut OpenData) -> Result<Self> {
         experiment.check()?;
         let device = experiment.device()?;
         if let Some(threads) = experiment.threads {
             tch::set_num_threads(threads as i32);
         }
-        let train = experiment.data.open(Split::Train, experiment.seed)?;
-        let eval = experiment.data.open(Split::Eval, experiment.seed)?;
+        let [train, eval] = open.halves(&experiment)?;
         if eval.classes().len() > train.classes().len() {
             let (more, fewer) = (eval.classes().len(), train.classes().len());
             let message = format!("the evaluation data has {more} classes, the training data {fewer}");
@@ -55,7 +80,15 @@ impl Setup {
     /// # Errors
     /// When anything does not fit together.
     pub fn for_training(experiment: Experiment) -> Result<Self> {
-        let setup = Self::new(experiment)?;
+        Self::for_training_on(experiment, &mut OpenData::default())
+    }
+
+    /// The same for one run of several: data that the run before has opened is used again.
+    ///
+    /// # Errors
+    /// When anything does not fit together.
+    pub fn for_training_on(experiment: Experiment, open: &mut OpenData) -> Result<Self> {
+        let setup = Self::on(experiment, open)?;
         let timeline = setup.timeline()?;
         Schedule::new(&setup.experiment.schedule, timeline)?;
         setup.check_smallest_batch(timeline)?;

@@ -41,6 +41,12 @@ pub struct Summary {
     pub train_seconds: f64,
     /// The same for one epoch.
     pub seconds_per_epoch: f64,
+    /// Training speed, without evaluations; runs of older versions have none.
+    #[serde(default)]
+    pub train_images_per_second: Option<f64>,
+    /// Speed of the last evaluation.
+    #[serde(default)]
+    pub eval_images_per_second: Option<f64>,
 }
 
 /// How a run ended.
@@ -115,7 +121,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
     announce(setup, timeline, &progress, ctx)?;
 
     let start = Instant::now();
-    let mut evaluation = None;
+    let mut evaluation: Option<Timed> = None;
     while progress.step < timeline.total_steps && !progress.plateau.exhausted {
         let finished_epoch = epoch(setup, timeline, &schedule, &mut learner, &mut progress, ctx)?;
         if !finished_epoch {
@@ -125,7 +131,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         }
         evaluation = Some(close_epoch(setup, timeline, &learner, &mut progress, ctx)?);
     }
-    let eval = match evaluation {
+    let Timed { eval, images_per_second } = match evaluation {
         Some(evaluation) => evaluation,
         // Resumed after the last step: its evaluation may be all that is missing.
         None => evaluate_now(setup, &learner, ctx)?,
@@ -141,6 +147,8 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         best_top1: progress.best_top1.unwrap_or(eval.top1.accuracy),
         train_seconds: progress.train_seconds,
         seconds_per_epoch: progress.train_seconds / epochs,
+        train_images_per_second: Some(epochs * setup.train.len() as f64 / progress.train_seconds),
+        eval_images_per_second: Some(images_per_second),
     };
     ctx.run.write_result(&summary)?;
     Ok(Outcome::Finished(summary))
@@ -234,8 +242,9 @@ fn close_epoch(
     learner: &Learner,
     progress: &mut Progress,
     ctx: &mut Context<'_>,
-) -> Result<Evaluation> {
-    let eval = evaluate_now(setup, learner, ctx)?;
+) -> Result<Timed> {
+    let timed = evaluate_now(setup, learner, ctx)?;
+    let eval = timed.eval;
     if !eval.loss.is_finite() {
         // The last step before an evaluation can ruin the weights after its own loss was computed.
         let message = format!("the evaluation loss became {} after step {}", eval.loss, progress.step);
@@ -265,11 +274,19 @@ fn close_epoch(
         images_per_second: totals.seen as f64 / seconds,
         best,
     })?;
-    Ok(eval)
+    Ok(timed)
 }
 
-fn evaluate_now(setup: &Setup, learner: &Learner, ctx: &mut Context<'_>) -> Result<Evaluation> {
-    evaluate(&setup.experiment, &learner.net, &setup.eval, &learner.normalise, ctx.observer)
+/// An evaluation and its speed.
+struct Timed {
+    eval: Evaluation,
+    images_per_second: f64,
+}
+
+fn evaluate_now(setup: &Setup, learner: &Learner, ctx: &mut Context<'_>) -> Result<Timed> {
+    let start = Instant::now();
+    let eval = evaluate(&setup.experiment, &learner.net, &setup.eval, &learner.normalise, ctx.observer)?;
+    Ok(Timed { eval, images_per_second: eval.seen as f64 / start.elapsed().as_secs_f64() })
 }
 
 fn announce(setup: &Setup, timeline: Timeline, progress: &Progress, ctx: &mut Context<'_>) -> Result<()> {

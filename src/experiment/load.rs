@@ -3,6 +3,7 @@
 use super::Experiment;
 use crate::error::{Problem, Result, nearest, usage};
 use crate::files;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -18,25 +19,9 @@ impl Layers {
     /// # Errors
     /// When it cannot be read or is not a JSON object.
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let text = files::read_text(path).map_err(|error| {
-            let hint = match path.join("config.json").is_file() {
-                true => format!("`senet train --resume {}` goes on with a run", path.display()),
-                false => "name a configuration, or none for the built-in default".to_string(),
-            };
-            usage(format!("{error:#}")).hint(hint)
-        })?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| {
-            usage(format!("{}: not JSON: {error}", path.display()))
-                .hint("a configuration is one JSON object, without comments or trailing commas")
-        })?;
-        if !value.is_object() {
-            let message = format!("{}: a JSON object is expected", path.display());
-            return Err(usage(message).hint("for example {\"optim\": {\"lr\": 0.1}}").into());
-        }
-        self.values.push((value, path.display().to_string()));
+        self.values.push((read_object(path)?, path.display().to_string()));
         Ok(())
     }
-
     /// Adds `key=value`, where the value is JSON or a plain word: `optim.lr=0.1`, `data.crop=pad`.
     ///
     /// # Errors
@@ -51,10 +36,11 @@ impl Layers {
         Ok(())
     }
 
-    /// Adds one value; `origin` is named when it does not fit.
+    /// Adds one value, or with an empty key an object of them; `origin` is named when it does not fit.
     pub fn set(&mut self, key: &str, value: Value, origin: &str) {
         let nested = key
             .rsplit('.')
+            .filter(|part| !part.is_empty())
             .fold(value, |inner, part| Value::Object(Map::from_iter([(part.to_string(), inner)])));
         self.values.push((nested, origin.to_string()));
     }
@@ -78,6 +64,29 @@ impl Layers {
     }
 }
 
+/// Reads a file that holds one JSON object.
+///
+/// # Errors
+/// When it cannot be read or holds something else.
+pub fn read_object(path: &Path) -> Result<Value> {
+    let text = files::read_text(path).map_err(|error| {
+        let hint = match path.join("config.json").is_file() {
+            true => format!("`senet train --resume {}` goes on with a run", path.display()),
+            false => "name a configuration, or none for the built-in default".to_string(),
+        };
+        usage(format!("{error:#}")).hint(hint)
+    })?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| {
+        usage(format!("{}: not JSON: {error}", path.display()))
+            .hint("a configuration is one JSON object, without comments or trailing commas")
+    })?;
+    if !value.is_object() {
+        let message = format!("{}: a JSON object is expected", path.display());
+        return Err(usage(message).hint("for example {\"optim\": {\"lr\": 0.1}}").into());
+    }
+    Ok(value)
+}
+
 /// Lays `over` on `under`. Objects merge; an object of another `kind` replaces the old one whole.
 fn merge(under: &mut Value, over: &Value) {
     match (under, over) {
@@ -99,8 +108,11 @@ fn merge(under: &mut Value, over: &Value) {
     }
 }
 
-/// Reads an experiment; what does not fit is named by its whole key.
-fn parse(value: Value) -> Result<Experiment, Problem> {
+/// Reads a value strictly; what does not fit is named by its whole key.
+///
+/// # Errors
+/// When a key is unknown or a value has another type.
+pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let mut path = error.path().to_string();
         let message = in_plain_words(&error.inner().to_string());

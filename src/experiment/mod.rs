@@ -4,6 +4,7 @@
 //! reads them from JSON ([`load`]) and expands a comparison into its rows ([`sweep`]).
 
 pub mod load;
+pub mod paper;
 pub mod sweep;
 
 use crate::data::{DataSpec, MAX_SIZE, synthetic};

@@ -10,12 +10,14 @@ pub(super) fn describe(n: usize, variant: &Variant<'_>) -> Node {
     let mut c = 16;
     let mut parts = vec![conv("conv1", variant.channels, c, 3, 1), bn("bn1", c), relu()];
     for (i, width) in [16, 32, 64].into_iter().enumerate() {
+        // As in the nets for photographs, the stem is stage 1.
+        let variant = variant.in_stage(i as i64 + 2);
         let blocks = (0..n).map(|block| {
             let stride = if i > 0 && block == 0 { 2 } else { 1 };
             let c_in = c;
             c = width;
             let branch = basic_branch(c_in, width, stride);
-            residual(&block.to_string(), branch, shortcut(c_in, width, stride), variant, width)
+            residual(&block.to_string(), branch, shortcut(c_in, width, stride), &variant, [c_in, width])
         });
         parts.push(seq(&format!("layer{}", i + 1), blocks.collect::<Vec<_>>()));
     }

@@ -11,7 +11,8 @@ pub(super) fn unit(name: &str, conv: Conv, epsilon: f64) -> Node {
 
 /// A module under construction.
 pub(super) struct Module {
-    c_in: i64,
+    /// Channels of its input.
+    pub(super) c_in: i64,
     epsilon: f64,
     branches: Vec<Node>,
     /// Channels of the branches so far.
@@ -78,7 +79,7 @@ impl Module {
 
     /// The whole module as a part of this name, its concatenation recalibrated (paper Fig. 2).
     pub(super) fn named(self, name: &str, variant: &Variant<'_>) -> Node {
-        let channels = self.c_out;
+        let channels = [self.c_in, self.c_out];
         seq(name, [variant.recalibrated(self.joined(), channels)])
     }
 }

@@ -53,7 +53,8 @@ fn residual(name: &str, branches: Module, channels: i64, factor: f64, variant: &
 
 fn sum(branches: Module, channels: i64, factor: f64, variant: &Variant<'_>) -> Node {
     let expand = Conv::new(branches.c_out, channels, 1).biased().named("conv2d");
-    let branch = variant.recalibrated(seq("", [branches.joined(), expand]), channels);
+    let c_in = branches.c_in;
+    let branch = variant.recalibrated(seq("", [branches.joined(), expand]), [c_in, channels]);
     let scaled = if factor == 1.0 { branch } else { seq("", [branch, node("", Op::Times(factor))]) };
     add(scaled, identity())
 }

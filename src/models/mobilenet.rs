@@ -25,7 +25,7 @@ pub(super) fn describe(variant: &Variant<'_>) -> Node {
             let stride = if unit == 0 { first_stride } else { 1 };
             let c_in = c;
             c = width;
-            seq(&unit.to_string(), [variant.recalibrated(separable(c_in, width, stride), width)])
+            seq(&unit.to_string(), [variant.recalibrated(separable(c_in, width, stride), [c_in, width])])
         });
         stages.push(seq(&i.to_string(), units.collect::<Vec<_>>()));
     }

@@ -89,6 +89,35 @@ enum Family {
     Shake,
 }
 
+/// Who has what is asked for.
+const PLACES: &str = "ResNet-50 and its relatives for photographs have all stages (2 to 5) and placements";
+
+impl Family {
+    /// The stages that can have SE blocks or not; none where there is no such choice.
+    fn stages(&self) -> &'static [i64] {
+        match self {
+            Family::ResNet(_) => &[2, 3, 4, 5],
+            Family::Cifar { .. } | Family::PreAct(_) | Family::Shake => &[2, 3, 4],
+            _ => &[],
+        }
+    }
+
+    /// Where its SE blocks can sit.
+    fn places(&self) -> &'static [Placement] {
+        use Placement::{
+            Identity, IdentityBeforeProjection, Inside, InsideBeforeNorm, Post, Pre, PreShared, Standard,
+        };
+        const UNIT: &[Placement] = &[Standard, Pre, PreShared, Post, Identity, IdentityBeforeProjection];
+        const ALL: &[Placement] =
+            &[Standard, Pre, PreShared, Post, Identity, IdentityBeforeProjection, Inside, InsideBeforeNorm];
+        match self {
+            Family::ResNet(table) if table.has_bottlenecks() => ALL,
+            Family::ResNet(_) | Family::Cifar { .. } => UNIT,
+            _ => &[Standard],
+        }
+    }
+}
+
 /// Most classes; a classifier on 2048 features then holds 8 GB.
 const MAX_CLASSES: i64 = 1_000_000;
 
@@ -246,18 +275,18 @@ struct Variant<'a> {
 }
 
 impl Variant<'_> {
-    /// `features` with an SE block behind them, in networks that have SE there.
-    fn recalibrated(&self, features: Node, channels: i64) -> Node {
+    /// `features` of `[c_in, c]` channels with an SE block behind them, in networks with SE.
+    fn recalibrated(&self, features: Node, channels: [i64; 2]) -> Node {
         match self.se {
-            Some(se) if se.placement == Placement::Standard => se.after(features, channels),
-            _ => features,
+            Some(se) => se.after(features, channels),
+            None => features,
         }
     }
 
-    /// An SE block within a branch, in networks that have SE there.
-    fn recalibrated_inside(&self, channels: i64) -> Node {
+    /// An SE block within a branch, in networks whose SE sits in this place.
+    fn recalibrated_inside(&self, place: Placement, channels: i64) -> Node {
         match self.se {
-            Some(se) if se.placement == Placement::Inside => se.after(identity(), channels),
+            Some(se) if se.placement == place => se.block(channels),
             _ => identity(),
         }
     }
@@ -289,10 +318,7 @@ impl ModelSpec {
     /// When the name is unknown or a setting is out of its range.
     pub fn describe(&self, channels: i64, classes: i64) -> Result<Node> {
         let (entry, with_se) = find(&self.name)?;
-        if self.se.reduction < 1 {
-            let message = format!("`model.se.reduction` is {}, but a ratio is at least 1", self.se.reduction);
-            return Err(usage(message).hint("the paper uses 16; 1 keeps the full width").into());
-        }
+        self.se.check()?;
         if let Some(p) = self.dropout.filter(|p| !(0.0..1.0).contains(p)) {
             let message = format!("`model.dropout` is {p}, but it must be from 0 to less than 1");
             return Err(usage(message).hint("`null` is what the network was made with").into());
@@ -321,22 +347,28 @@ impl ModelSpec {
 
     /// Refuses SE blocks in places that the network does not have.
     fn check_se_places(&self, entry: &Entry) -> Result<()> {
-        let stages = self.se.stages.as_deref();
-        let (is_residual, has_3x3) = match entry.family {
-            Family::ResNet(table) => (true, table.has_bottlenecks()),
-            _ => (false, false),
-        };
-        let hint = "ResNet-50 and its relatives for photographs have all stages and placements";
-        if let Some(stages) = stages
-            && (!is_residual || stages.is_empty() || stages.iter().any(|stage| !(2..=5).contains(stage)))
-        {
-            let possible = if is_residual { "some of 2, 3, 4 and 5" } else { "`null`, all that it has" };
-            let message = format!("`model.se.stages` is {stages:?}, but {} takes {possible}", self.name);
-            return Err(usage(message).hint(hint).into());
+        let possible = entry.family.stages();
+        if let Some(stages) = self.se.stages.as_deref() {
+            let fits = !stages.is_empty() && stages.iter().all(|stage| possible.contains(stage));
+            if !fits {
+                let list: Vec<_> = possible.iter().map(i64::to_string).collect();
+                let possible = match list.is_empty() {
+                    true => "`null`, all that it has".to_string(),
+                    false => format!("some of {}", list.join(", ")),
+                };
+                let message = format!("`model.se.stages` is {stages:?}, but {} takes {possible}", self.name);
+                return Err(usage(message).hint(PLACES).into());
+            }
         }
-        if self.se.placement == Placement::Inside && !has_3x3 {
-            let message = format!("`model.se.placement` is `inside`, but {} has no bottlenecks", self.name);
-            return Err(usage(message).hint(hint).into());
+        let placement = self.se.placement;
+        if !entry.family.places().contains(&placement) {
+            let lacks = match placement {
+                Placement::Inside | Placement::InsideBeforeNorm => "bottlenecks",
+                _ => "residual units that end with a ReLU",
+            };
+            let name = serde_json::to_value(placement)?;
+            let message = format!("`model.se.placement` is {name}, but {} has no {lacks}", self.name);
+            return Err(usage(message).hint(PLACES).into());
         }
         Ok(())
     }

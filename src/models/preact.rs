@@ -40,11 +40,12 @@ pub(super) fn describe(table: &Table, variant: &Variant<'_>) -> Node {
     let mut c = 16;
     let mut parts = vec![conv("conv1", variant.channels, c, 3, 1)];
     for (i, width) in table.widths.into_iter().enumerate() {
+        let variant = variant.in_stage(i as i64 + 2);
         let blocks = (0..table.blocks).map(|block| {
             let stride = if i > 0 && block == 0 { 2 } else { 1 };
             let c_in = c;
             c = width;
-            unit(&block.to_string(), table, [c_in, width], stride, variant)
+            unit(&block.to_string(), table, [c_in, width], stride, &variant)
         });
         parts.push(seq(&format!("layer{}", i + 1), blocks.collect::<Vec<_>>()));
     }
@@ -87,7 +88,7 @@ fn unit(name: &str, table: &Table, [c_in, width]: [i64; 2], stride: i64, variant
             )
         }
     };
-    let branch = variant.recalibrated(branch, width);
+    let branch = variant.recalibrated(branch, [c_in, width]);
     let changes = c_in != width || stride != 1;
     if changes && table.projects {
         // The projection sees what the branch sees.

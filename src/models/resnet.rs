@@ -11,6 +11,7 @@
 //! | fc     | 1 × 1     | global average pool, 1000-d fc ||||                                                                                  |
 
 use super::Variant;
+use crate::net::se::Placement;
 use crate::net::{
     Conv, Node, Pool, add, bn, conv, flatten, global_avg_pool, identity, linear, max_pool, relu, seq,
 };
@@ -84,13 +85,8 @@ pub(super) fn describe(table: &Table, variant: &Variant<'_>) -> Node {
             let c_in = c;
             let (branch, c_out) = branch(table, c_in, width, stride, &variant);
             c = c_out;
-            residual(
-                &block.to_string(),
-                branch,
-                projection(table.block, c_in, c_out, stride),
-                &variant,
-                c_out,
-            )
+            let shortcut = projection(table.block, c_in, c_out, stride);
+            residual(&block.to_string(), branch, shortcut, &variant, [c_in, c_out])
         });
         parts.push(seq(&format!("layer{}", i + 1), blocks.collect::<Vec<_>>()));
     }
@@ -158,9 +154,10 @@ fn bottleneck_branch(channels: [i64; 4], groups: i64, strides: (i64, i64), varia
             bn("bn1", reduced),
             relu(),
             Conv::new(reduced, inner, 3).stride(strides.1).groups(groups).named("conv2"),
+            variant.recalibrated_inside(Placement::InsideBeforeNorm, inner),
             bn("bn2", inner),
             relu(),
-            variant.recalibrated_inside(inner),
+            variant.recalibrated_inside(Placement::Inside, inner),
             conv("conv3", inner, c_out, 1, 1),
             bn("bn3", c_out),
         ],
@@ -176,7 +173,16 @@ fn projection(block: Block, c_in: i64, c_out: i64, stride: i64) -> Node {
     seq("downsample", [conv("0", c_in, c_out, kernel, stride), bn("1", c_out)])
 }
 
-/// ReLU(SE(branch(x)) + shortcut(x)): the block sits before the sum (paper Fig. 3).
-pub(super) fn residual(name: &str, branch: Node, shortcut: Node, variant: &Variant<'_>, c_out: i64) -> Node {
-    seq(name, [add(variant.recalibrated(branch, c_out), shortcut), relu()])
+/// ReLU(branch(x) + shortcut(x)), with an SE block by default on the branch, before the sum (paper Fig. 3).
+pub(super) fn residual(
+    name: &str,
+    branch: Node,
+    shortcut: Node,
+    variant: &Variant<'_>,
+    channels: [i64; 2],
+) -> Node {
+    match variant.se {
+        Some(se) => seq(name, [se.in_unit(branch, shortcut, channels)]),
+        None => seq(name, [add(branch, shortcut), relu()]),
+    }
 }

@@ -14,6 +14,7 @@ pub(super) fn describe(variant: &Variant<'_>) -> Node {
     let mut c = 16;
     let mut parts = vec![conv("conv1", variant.channels, c, 3, 1), bn("bn1", c)];
     for (i, width) in [96, 192, 384].into_iter().enumerate() {
+        let variant = variant.in_stage(i as i64 + 2);
         let units = (0..4).map(|unit| {
             let stride = if i > 0 && unit == 0 { 2 } else { 1 };
             let c_in = c;
@@ -25,7 +26,7 @@ pub(super) fn describe(variant: &Variant<'_>) -> Node {
                     other: Box::new(branch("branch2", c_in, width, stride)),
                 },
             );
-            let mixture = variant.recalibrated(mixture, width);
+            let mixture = variant.recalibrated(mixture, [c_in, width]);
             seq(&unit.to_string(), [add(mixture, shortcut(c_in, width, stride))])
         });
         parts.push(seq(&format!("layer{}", i + 1), units.collect::<Vec<_>>()));

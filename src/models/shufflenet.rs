@@ -60,7 +60,7 @@ fn shuffle_unit(name: &str, [c_in, c_out]: [i64; 2], first_groups: i64, variant:
             bn("bn3", branch_out),
         ],
     );
-    let branch = variant.recalibrated(branch, branch_out);
+    let branch = variant.recalibrated(branch, [c_in, branch_out]);
     let joined =
         if adds { add(branch, identity()) } else { concat([avg_pool(Pool::padded(3, 2), true), branch]) };
     seq(name, [joined, relu()])

@@ -3,7 +3,7 @@
 //! SE follows the non-linearity of each convolution (paper §3.3); its name is the ReLU's: `features.2.se`.
 
 use super::Variant;
-use crate::net::{Conv, Node, Op, Pool, bn, dropout, flatten, identity, linear, max_pool, node, relu, seq};
+use crate::net::{Conv, Node, Op, Pool, bn, dropout, flatten, linear, max_pool, node, relu, seq};
 
 /// Channels of the convolutions between two pools.
 const STAGES: [&[i64]; 5] = [&[64, 64], &[128, 128], &[256, 256, 256], &[512, 512, 512], &[512, 512, 512]];
@@ -18,10 +18,11 @@ pub(super) fn describe(variant: &Variant<'_>) -> Node {
         for &width in stage {
             let [conv, norm, relu_place] =
                 [place, place + 1, place + 2].map(|place: usize| place.to_string());
-            features.extend([Conv::new(c, width, 3).biased().named(&conv), bn(&norm, width), relu()]);
-            if variant.se.is_some() {
-                features.push(seq(&relu_place, [variant.recalibrated(identity(), width)]));
-            }
+            let unit = [Conv::new(c, width, 3).biased().named(&conv), bn(&norm, width), relu()];
+            features.push(match variant.se {
+                Some(se) => se.after_as(&relu_place, seq("", unit), [c, width]),
+                None => seq("", unit),
+            });
             c = width;
             place += 3;
         }

@@ -141,6 +141,7 @@ pub(super) enum Layer {
     },
     Relu6,
     Sigmoid,
+    Tanh,
     MaxPool(Pool),
     AvgPool {
         pool: Pool,
@@ -150,6 +151,7 @@ pub(super) enum Layer {
         size: i64,
     },
     GlobalAvgPool,
+    GlobalMaxPool,
     Flatten,
     Linear {
         weight: Tensor,
@@ -214,10 +216,12 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
         Op::Relu => Layer::Relu { in_place: false },
         Op::Relu6 => Layer::Relu6,
         Op::Sigmoid => Layer::Sigmoid,
+        Op::Tanh => Layer::Tanh,
         Op::MaxPool(pool) => Layer::MaxPool(*pool),
         Op::AvgPool { pool, count_border } => Layer::AvgPool { pool: *pool, count_border: *count_border },
         Op::AdaptiveAvgPool { size } => Layer::AdaptiveAvgPool { size: *size },
         Op::GlobalAvgPool => Layer::GlobalAvgPool,
+        Op::GlobalMaxPool => Layer::GlobalMaxPool,
         Op::Flatten => Layer::Flatten,
         Op::Linear { .. } => Layer::Linear { weight: tensor("weight"), bias: tensor("bias") },
         Op::Subsample { stride, offset, c_in, c_out } => {
@@ -339,6 +343,7 @@ impl Layer {
             Layer::Relu { in_place: false } => x.f_relu(),
             Layer::Relu6 => x.f_relu6(),
             Layer::Sigmoid => x.f_sigmoid(),
+            Layer::Tanh => x.f_tanh(),
             Layer::MaxPool(pool) => x.f_max_pool2d(
                 [pool.kernel, pool.kernel],
                 [pool.stride, pool.stride],
@@ -356,6 +361,7 @@ impl Layer {
             ),
             Layer::AdaptiveAvgPool { size } => x.f_adaptive_avg_pool2d([*size, *size]),
             Layer::GlobalAvgPool => x.f_mean_dim([2i64, 3].as_slice(), true, None::<Kind>),
+            Layer::GlobalMaxPool => x.f_adaptive_max_pool2d([1, 1]).map(|(largest, _)| largest),
             Layer::Flatten => x.f_flatten(1, -1),
             Layer::Linear { weight, bias } => x.f_linear(weight, Some(bias)),
             Layer::Subsample { stride, offset, extra_channels } => {

@@ -148,7 +148,7 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
             (sized(x.channels, pool.windows(x.height), pool.windows(x.width))?, 0)
         }
         Op::AdaptiveAvgPool { size } => (Shape { height: *size, width: *size, ..x }, 0),
-        Op::GlobalAvgPool => (Shape { height: 1, width: 1, ..x }, 0),
+        Op::GlobalAvgPool | Op::GlobalMaxPool => (Shape { height: 1, width: 1, ..x }, 0),
         Op::Flatten => (Shape { channels: x.channels * x.height * x.width, height: 1, width: 1 }, 0),
         Op::Linear { inputs, outputs } => {
             assert_eq!((x.height, x.width), (1, 1), "`{}` takes a vector", node.name);
@@ -168,7 +168,9 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
             assert_eq!(x.channels % groups, 0, "the channels of {x} are no {groups} equal groups");
             (x, 0)
         }
-        Op::Relu | Op::Relu6 | Op::Sigmoid | Op::Dropout { .. } | Op::Times(_) | Op::Identity => (x, 0),
+        Op::Relu | Op::Relu6 | Op::Sigmoid | Op::Tanh | Op::Dropout { .. } | Op::Times(_) | Op::Identity => {
+            (x, 0)
+        }
         Op::Seq(parts) => {
             let mut shape = x;
             let mut total = 0;

@@ -43,6 +43,8 @@ pub enum Op {
     Relu6,
     /// 1 / (1 + e^-x).
     Sigmoid,
+    /// (e^x - e^-x) / (e^x + e^-x).
+    Tanh,
     /// Largest value of each window.
     MaxPool(Pool),
     /// Mean of each window.
@@ -59,6 +61,8 @@ pub enum Op {
     },
     /// Mean over H and W: `[N, C, H, W]` to `[N, C, 1, 1]`.
     GlobalAvgPool,
+    /// Largest value over H and W: `[N, C, H, W]` to `[N, C, 1, 1]`.
+    GlobalMaxPool,
     /// `[N, C, H, W]` to `[N, C·H·W]`.
     Flatten,
     /// Fully connected layer with bias, on `[N, inputs]`.
@@ -112,7 +116,7 @@ pub enum Op {
         /// The other.
         other: Box<Node>,
     },
-    /// F_scale (paper Eq. 4): features times a gate `[N, C, 1, 1]`, both computed from the same input.
+    /// F_scale (paper Eq. 4): features times a gate `[N, C, 1, 1]` or `[N, C, H, W]`, both computed from the same input.
     Scale {
         /// What is scaled.
         features: Box<Node>,

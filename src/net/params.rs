@@ -119,10 +119,12 @@ fn collect(node: &Node, scope: &str, found: &mut Vec<Param>) {
         Op::Relu
         | Op::Relu6
         | Op::Sigmoid
+        | Op::Tanh
         | Op::MaxPool(_)
         | Op::AvgPool { .. }
         | Op::AdaptiveAvgPool { .. }
         | Op::GlobalAvgPool
+        | Op::GlobalMaxPool
         | Op::Flatten
         | Op::Subsample { .. }
         | Op::Shuffle { .. }

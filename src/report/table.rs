@@ -20,6 +20,19 @@ impl Table {
         Self { headings: headings.map(str::to_string).to_vec(), rows: Vec::new() }
     }
 
+    /// A table from its columns: a heading and cells, as many for each; a dash where there is none.
+    pub fn of_columns(columns: impl IntoIterator<Item = (String, Vec<Option<String>>)>) -> Self {
+        let mut table = Self::default();
+        for (heading, cells) in columns {
+            table.headings.push(heading);
+            table.rows.resize(cells.len(), Vec::new());
+            for (row, cell) in table.rows.iter_mut().zip(cells) {
+                row.push(cell.unwrap_or_else(|| "–".to_string()));
+            }
+        }
+        table
+    }
+
     /// Appends a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.headings.len(), "a cell for each column");

@@ -168,9 +168,7 @@ impl RunDir {
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(value)?;
-        text.push(b'\n');
-        files::write_atomic(&self.path.join(name), &text)
+        write_json(&self.path.join(name), value)
     }
 
     fn append(&self, name: &str, value: &impl Serialize) -> Result<()> {
@@ -180,6 +178,13 @@ impl RunDir {
         let write = || OpenOptions::new().create(true).append(true).open(&path)?.write_all(&line);
         write().with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// Writes a JSON document for people's eyes as well.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    files::write_atomic(path, &text)
 }
 
 const CONFIG: &str = "config.json";

@@ -2,7 +2,9 @@
 
 pub mod checkpoint;
 mod dir;
+mod lab;
 mod provenance;
 
 pub use dir::{Checkpoint, RunDir};
+pub use lab::{LabDir, Lock};
 pub use provenance::{Provenance, timestamp};

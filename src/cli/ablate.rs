@@ -1,0 +1,172 @@
+//! `senet ablate` and `senet report`.
+
+use super::INTERRUPTED;
+use super::args::{AblateArgs, ControlRow};
+use super::commands::{RUNS, stop_flag, with_flags};
+use super::output::{Console, note, print, print_json};
+use crate::engine::{StopFlag, ablate};
+use crate::error::{Result, failed, usage};
+use crate::experiment::load::Layers;
+use crate::experiment::paper;
+use crate::experiment::sweep::{Axis, Control, Request, Seeds, Sweep, Word};
+use crate::report::comparison::Results;
+use crate::rng::fnv1a;
+use serde_json::json;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::{env, thread};
+
+/// Set for the further processes of `--jobs`, which end when their standard input does.
+const HELPER: &str = "SENET_ABLATE_HELPER";
+
+pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
+    let sweep = sweep(args)?;
+    for what in &sweep.left_out {
+        note(&format!("warning: left out: {what}"));
+    }
+    if args.dry_run {
+        return show(&ablate::plan(&sweep)?, args.output.json).map(|()| 0);
+    }
+    let stop = stop_flag()?;
+    let dir = match &args.out {
+        Some(dir) => dir.clone(),
+        None => default_dir(&sweep)?,
+    };
+    let is_helper = env::var_os(HELPER).is_some();
+    if is_helper {
+        stop_with_input(&stop);
+    }
+    let _helpers = if is_helper { Vec::new() } else { start_helpers(args.jobs)? };
+    if args.jobs > 1 {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        tch::set_num_threads((cores / args.jobs as usize).max(1) as i32);
+    }
+    let mut console = Console::new(args.output.quiet || is_helper);
+    if !args.output.quiet && !is_helper {
+        let (rows, runs) = (sweep.rows.len(), sweep.order().len());
+        note(&format!("comparison by {}: {rows} rows, {runs} runs, {}", sweep.title(), dir.display()));
+    }
+    let outcome = ablate::run(&sweep, &dir, &mut console, &stop)?;
+    drop(console);
+    match outcome {
+        _ if is_helper => Ok(0),
+        ablate::Outcome::Finished(results) => {
+            show(&results, args.output.json)?;
+            if !args.output.quiet {
+                note(&format!("tables and plots: {}", dir.join("results.html").display()));
+            }
+            every_run_is_done(&results)
+        }
+        ablate::Outcome::Interrupted(results) => {
+            show(&results, args.output.json)?;
+            note("interrupted: what is done is saved\n\nhint: the same command goes on");
+            Ok(INTERRUPTED)
+        }
+    }
+}
+
+/// What the file and the flags ask for.
+fn sweep(args: &AblateArgs) -> Result<Sweep> {
+    let file = match &args.experiment.config {
+        Some(path) => Request::read(path)?.map(|request| (request, path)),
+        None => None,
+    };
+    let is_sweep = file.is_some();
+    let (mut request, origin) = file
+        .map_or((Request::default(), String::new()), |(request, path)| (request, path.display().to_string()));
+    let flags = [
+        (Axis::Variants, &args.variants),
+        (Axis::Squeeze, &args.squeeze),
+        (Axis::Gate, &args.gate),
+        (Axis::Stages, &args.stages),
+        (Axis::Placement, &args.placement),
+    ];
+    let ratios = args.ratios.iter().map(|ratio| Word::Number(*ratio)).collect();
+    let named = flags.map(|(axis, words)| (axis, words.iter().cloned().map(Word::Text).collect::<Vec<_>>()));
+    for (axis, words) in named.into_iter().chain([(Axis::Ratios, ratios)]) {
+        if !words.is_empty() {
+            *request.axes.of(axis) = Some(words);
+        }
+    }
+    if !args.table.is_empty() {
+        request.tables = tables(&args.table)?;
+    }
+    request.seeds = args.seeds.map(Seeds::Count).or(request.seeds);
+    request.control = match args.control {
+        Some(ControlRow::None) => Some(Control::None),
+        Some(ControlRow::Se) => Some(Control::Se),
+        None => request.control,
+    };
+
+    let mut layers = Layers::default();
+    if !request.tables.is_empty() {
+        // The paper's ablations have SE blocks without biases.
+        layers.set("model.se.bias", json!(false), "--table");
+    }
+    match (&args.experiment.config, is_sweep) {
+        (Some(path), false) => layers.file(path)?,
+        (Some(_), true) if !request.base.is_null() => {
+            layers.set("", request.base.clone(), &format!("{origin}: `base`"))
+        }
+        _ => {}
+    }
+    request.expand(&with_flags(layers, &args.experiment)?)
+}
+
+fn tables(words: &[String]) -> Result<Vec<u32>> {
+    if words == ["all"] {
+        return Ok(paper::TABLES.map(|table| table.number).to_vec());
+    }
+    let number = |word: &String| {
+        word.parse().map_err(|_| {
+            usage(format!("`--table` holds `{word}`, but a table is a number"))
+                .hint("the paper's ablations are Tables 10 to 16; `all` is all of them")
+                .into()
+        })
+    };
+    words.iter().map(number).collect()
+}
+
+/// The same settings have the same folder, so that the same command goes on; seeds, and what is compared, may differ.
+fn default_dir(sweep: &Sweep) -> Result<PathBuf> {
+    let mut base = sweep.base.clone();
+    (base.seed, base.threads) = (0, None);
+    let hash = fnv1a(serde_json::to_string(&base)?.as_bytes()) as u32;
+    Ok(Path::new(RUNS).join(format!("ablate-{}-{hash:08x}", base.model.name)))
+}
+
+fn show(results: &Results, json: bool) -> Result<()> {
+    if json { print_json(results) } else { print(&results.text()) }
+}
+
+/// Runs that failed make the command fail, after everything else is done.
+fn every_run_is_done(results: &Results) -> Result<u8> {
+    let failures = results.failures();
+    let Some((label, seed, message)) = failures.first() else { return Ok(0) };
+    let of = results.rows.len() * results.seeds.len();
+    let message =
+        format!("{} of {of} runs failed; the first, {label} with seed {seed}: {message}", failures.len());
+    Err(failed(message).hint("the same command tries them again; the other rows are done").into())
+}
+
+/// The same command once more for each further job. They take runs as this process does, and end when it does.
+fn start_helpers(jobs: u32) -> Result<Vec<Child>> {
+    let program = env::current_exe()?;
+    let start = |_| {
+        let mut command = Command::new(&program);
+        command.args(env::args_os().skip(1)).env(HELPER, "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
+    };
+    (1..jobs).map(start).collect::<Result<_, _>>().map_err(Into::into)
+}
+
+/// Asks to stop when standard input ends, which is when the process that holds its other end does.
+fn stop_with_input(stop: &StopFlag) {
+    let stop = stop.shared();
+    thread::spawn(move || {
+        let mut nothing = [0; 64];
+        while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

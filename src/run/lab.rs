@@ -1,0 +1,151 @@
+//! The folder of a comparison.
+//!
+//! ```text
+//! LAB/sweep.json          what is compared            LAB/rows/KEY/seed-N/         a run of a row (see RunDir)
+//! LAB/results.json .md    the tables, written anew    LAB/rows/KEY/seed-N.lock     held by the process that trains it
+//!            .csv .html   after every run             LAB/rows/KEY/seed-N.failed   why it failed
+//! ```
+
+use super::dir::write_json;
+use crate::error::{Result, failed};
+use crate::files;
+use crate::report::comparison::Results;
+use anyhow::Context;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+const NOTEBOOK: &str = "sweep.json";
+
+/// An existing folder of a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabDir {
+    path: PathBuf,
+}
+
+/// The right to train a run, for as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "closing the file gives the lock back")] File);
+
+impl LabDir {
+    /// Makes the folder, or takes one that is there.
+    ///
+    /// # Errors
+    /// When it cannot be made or holds something else.
+    pub fn create(path: &Path) -> Result<Self> {
+        let lab = Self { path: path.to_path_buf() };
+        let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied && !lab.has_notebook() {
+            let message = format!("{} exists already and is not the folder of a comparison", path.display());
+            return Err(crate::error::usage(message)
+                .hint("choose another `--out`; nothing is overwritten")
+                .into());
+        }
+        files::create_dir(&path.join("rows"))?;
+        Ok(lab)
+    }
+
+    /// Opens the folder of an earlier comparison.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        let lab = Self { path: path.to_path_buf() };
+        if lab.has_notebook() {
+            return Ok(lab);
+        }
+        let message = format!("{} is not the folder of a comparison: no {NOTEBOOK} in it", path.display());
+        Err(failed(message).hint("`senet ablate` makes one below runs/").into())
+    }
+
+    /// Whether anything was compared here.
+    pub fn has_notebook(&self) -> bool {
+        self.path.join(NOTEBOOK).is_file()
+    }
+
+    /// What was compared.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn notebook<T: DeserializeOwned>(&self) -> Result<T> {
+        let path = self.path.join(NOTEBOOK);
+        serde_json::from_slice(&files::read(&path)?).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Saves what is compared.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_notebook(&self, notebook: &impl Serialize) -> Result<()> {
+        write_json(&self.path.join(NOTEBOOK), notebook)
+    }
+
+    /// Folder of a run.
+    pub fn run(&self, key: &str, seed: u64) -> PathBuf {
+        self.path.join("rows").join(key).join(format!("seed-{seed}"))
+    }
+
+    /// Takes the run, unless another process has it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or its file system knows no locks.
+    pub fn lock(&self, key: &str, seed: u64) -> Result<Option<Lock>> {
+        let path = self.run(key, seed).with_extension("lock");
+        files::create_dir(path.parent().expect("a run lies in a folder"))?;
+        let open = || File::options().create(true).append(true).open(&path);
+        let file = open().with_context(|| format!("cannot write {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
+    /// Notes why a run failed.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn note_failure(&self, key: &str, seed: u64, message: &str) -> Result<()> {
+        files::write_atomic(&self.failed(key, seed), message.as_bytes())
+    }
+
+    /// Why a run failed, if it did.
+    ///
+    /// # Errors
+    /// When the note cannot be read.
+    pub fn failure(&self, key: &str, seed: u64) -> Result<Option<String>> {
+        let path = self.failed(key, seed);
+        if path.is_file() { files::read_text(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Forgets that a run failed: it is tried again.
+    ///
+    /// # Errors
+    /// When the note cannot be removed.
+    pub fn clear_failure(&self, key: &str, seed: u64) -> Result<()> {
+        let path = self.failed(key, seed);
+        if !path.exists() {
+            return Ok(());
+        }
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Writes the tables, in every form.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&self, results: &Results) -> Result<()> {
+        let write = |name: &str, text: &str| files::write_atomic(&self.path.join(name), text.as_bytes());
+        write_json(&self.path.join("results.json"), results)?;
+        write("results.md", &results.markdown())?;
+        write("results.csv", &results.csv())?;
+        Ok(())
+    }
+
+    fn failed(&self, key: &str, seed: u64) -> PathBuf {
+        self.run(key, seed).with_extension("failed")
+    }
+}
