@@ -6,7 +6,8 @@
 No weights are stored: every tensor is filled by a formula of its name and the index of the value (`fill`), which
 tests/networks.rs repeats. For each network networks.json holds logits in evaluation mode and, for one of each family,
 the loss, the norm of every parameter's gradient and checksums of the batch-norm statistics of one training step, all
-computed in float64; counts.json holds the parameters and multiply-adds of the network at its full size.
+computed in float64; counts.json holds the parameters and multiply-adds of the network at its full size. variants.json
+holds all of these for the variants of SE of golden_variants.py.
 
 Networks that neither library has are written here, from the papers, without a look at the product.
 """
@@ -21,6 +22,8 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+
+import golden_variants
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH, CLASSES = 4, 10
@@ -644,6 +647,59 @@ def write(name, head, networks):
     print(f"wrote {path.relative_to(ROOT)}")
 
 
+def variant(base, settings, **more):
+    return Reference(
+        f"written in golden_variants.py: {base}", lambda classes: golden_variants.BUILDERS[base](classes, settings),
+        settings=settings, train=True, **more)
+
+
+def rounded(value):
+    """To 12 digits, which are those that the order of a sum leaves alone."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def check_variants():
+    """What is known of the variants from elsewhere: counts, and the numbers of the two nets that are no variants."""
+    def full(change):
+        return counts(variant("se-resnet-50", golden_variants.DEFAULTS | change))
+
+    for change, trainable in golden_variants.KNOWN_TRAINABLE:
+        assert full(change)["trainable"] == trainable, f"{change}: {full(change)['trainable']} for {trainable}"
+    for change, macs in golden_variants.KNOWN_MACS:
+        assert full(change)["macs"] == macs, f"{change}: {full(change)['macs']} for {macs}"
+    biased = golden_variants.DEFAULTS | {"bias": True}
+    for base, other in {
+        "se-resnet-50": from_timm("legacy_seresnet50", True),
+        "se-resnet-20": Reference("CifarNet", lambda classes: CifarNet(classes, 3, True), size=32, train=True),
+    }.items():
+        theirs, ours = numbers(other), numbers(variant(base, biased, size=other.size))
+        for part in ("gradient_norms", "statistics"):
+            assert ours[part].keys() == theirs[part].keys(), f"{base}: {part}"
+            ordered = [theirs[part][name] for name in ours[part]]
+            assert np.allclose(list(ours[part].values()), ordered, 1e-9, 1e-9), f"{base}: {part}"
+        for part in ("logits", "train_loss"):
+            assert np.allclose(ours[part], theirs[part], 1e-9, 1e-9), f"{base}: {part}"
+
+
+def write_variants():
+    check_variants()
+    made = {}
+    for name, base, settings, size in golden_variants.variants():
+        reference = variant(base, settings, size=size, full_size=size, full_classes=CLASSES)
+        cost, found = counts(reference), numbers(reference)
+        head = {"base": base, "settings": settings, "size": size, "trainable": cost["trainable"], "macs": cost["macs"]}
+        kept = ("logits", "train_loss", "gradient_norms", "statistics")
+        made[name] = head | {key: rounded(found[key]) for key in kept}
+        norms = found["gradient_norms"].values()
+        assert np.isfinite([found["train_loss"], *norms, *found["statistics"].values()]).all(), f"{name}: overflow"
+        print(f"{name}: logits up to {max(map(abs, found['logits'])):.3g}", flush=True)
+    write("variants.json", {"batch": BATCH, "classes": CLASSES}, made)
+
+
 def write_torch_save():
     """What torch.save makes of a small state dict, for the reader of such files."""
     def values(name, *shape):
@@ -673,6 +729,7 @@ def main():
         made[name] = numbers(reference)
         print(f"{name}: logits up to {max(map(abs, made[name]['logits'])):.3g}", flush=True)
     write("networks.json", {"batch": BATCH, "classes": CLASSES}, made)
+    write_variants()
 
 
 if __name__ == "__main__":

@@ -2,32 +2,10 @@
 
 mod common;
 
-use common::{Sandbox, TINY, fields, write_class_folders, write_idx_set, write_image};
+use common::{Sandbox, TINY, default_data, fields, last_step, only_run, write_class_folders, write_image};
 use image::ImageFormat;
 use serde_json::Value;
-use std::fs;
 use std::process::Stdio;
-use std::time::Instant;
-
-/// The default's data set, in small.
-fn default_data(sandbox: &Sandbox) {
-    write_idx_set(sandbox, "data/fashion-mnist", 130, 37, 10);
-}
-
-/// The only run below runs/.
-fn only_run(sandbox: &Sandbox) -> String {
-    let runs = sandbox.list("runs");
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    format!("runs/{}", runs[0])
-}
-
-/// The last step in a run's history, 0 before the first.
-fn last_step(sandbox: &Sandbox, run: &str) -> u64 {
-    let history = fs::read_to_string(sandbox.path(run).join("events.jsonl")).unwrap_or_default();
-    // The last line may be half written.
-    let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
-    history.lines().rev().find_map(step).unwrap_or(0)
-}
 
 #[test]
 fn train_then_eval_as_they_stand() {
@@ -72,70 +50,6 @@ fn train_then_eval_as_they_stand() {
 }
 
 #[test]
-fn ablate_as_it_stands_and_once_more() {
-    let sandbox = Sandbox::new();
-    default_data(&sandbox);
-    let plan = sandbox.succeed("ablate --ratios 4,8,16,32 --dry-run --json");
-    assert_eq!(sandbox.list("."), ["data"], "a dry run writes nothing");
-
-    let started = Instant::now();
-    let first = sandbox.succeed("ablate --ratios 4,8,16,32");
-    let first_took = started.elapsed();
-    for label in ["r = 4", "r = 8", "r = 16", "r = 32", "no SE"] {
-        assert!(first.stdout.contains(label), "no {label:?} in {}", first.stdout);
-    }
-    assert!(!first.stdout.contains("epoch 1/2") && first.stderr.contains("epoch 1/2"), "{first:?}");
-    let comparison = only_run(&sandbox);
-    assert_eq!(sandbox.list(&comparison), ["results.json", "results.md", "rows"]);
-    let results = sandbox.read(&format!("{comparison}/results.json"));
-    let saved: Value = serde_json::from_slice(&results).unwrap();
-    for (row, planned) in
-        saved["rows"].as_array().unwrap().iter().zip(plan.json()["rows"].as_array().unwrap())
-    {
-        assert_eq!((&row["params"], &row["macs"]), (&planned["params"], &planned["macs"]), "{row}");
-        assert!(planned["top1_error"].is_null() && planned["seconds_per_epoch"].is_null(), "{planned}");
-        assert_eq!(row["seen"], 37);
-        assert!((0.0..=1.0).contains(&row["top1_error"].as_f64().unwrap()), "{row}");
-    }
-    let markdown = String::from_utf8(sandbox.read(&format!("{comparison}/results.md"))).unwrap();
-    assert!(markdown.contains("| r = 4 "), "{markdown}");
-
-    let rows = sandbox.list(&format!("{comparison}/rows"));
-    assert_eq!(rows, ["no-SE", "r-16", "r-32", "r-4", "r-8"]);
-    let histories = || {
-        let history = |row: &String| sandbox.read(&format!("{comparison}/rows/{row}/events.jsonl"));
-        rows.iter().map(history).collect::<Vec<_>>()
-    };
-    let before = histories();
-    let started = Instant::now();
-    let again = sandbox.succeed("ablate --ratios 4,8,16,32");
-    assert_eq!(again.stderr.matches("done before, kept").count(), 5, "{}", again.stderr);
-    assert_eq!(again.stdout, first.stdout);
-    assert_eq!(sandbox.read(&format!("{comparison}/results.json")), results);
-    assert_eq!(histories(), before, "no row is trained again");
-    assert!(started.elapsed() < first_took, "{:?} after {first_took:?}", started.elapsed());
-    assert_eq!(only_run(&sandbox), comparison);
-}
-
-#[test]
-fn an_interrupted_comparison_goes_on() {
-    let sandbox = Sandbox::new();
-    let settings = "--set train.batch_size=2 --set train.log_every=1st";
-    let command = format!("ablate --ratios 8 --out both {TINY} {settings}");
-    let stopped = sandbox.start(&command).interrupt_when(|| last_step(&sandbox, "both/rows/no-SE") >= 2);
-    assert_eq!(stopped.code, 130, "{}", stopped.stderr);
-    assert!(stopped.stderr.contains("hint: the same command goes on"), "{}", stopped.stderr);
-    let step = last_step(&sandbox, "both/rows/no-SE");
-    assert!((2..34).contains(&step), "stopped at step {step}");
-
-    let finished = sandbox.succeed(&command);
-    assert!(finished.stderr.contains("r = 8: done before, kept"), "{}", finished.stderr);
-    assert!(finished.stderr.contains(&format!("going on after step {step} of 34")), "{}", finished.stderr);
-    let rows = sandbox.read_json("both/results.json")["rows"].as_array().unwrap().clone();
-    assert!(rows.len() == 2 && rows.iter().all(|row| row["seen"] == 23), "{rows:?}");
-}
-
-#[test]
 fn json_documents_have_their_stable_names() {
     let sandbox = Sandbox::new();
     let accuracy = ["correct", "accuracy"];
@@ -171,19 +85,8 @@ fn json_documents_have_their_stable_names() {
     assert!(0.0 < speed("min") && speed("min") <= speed("median") && speed("median") <= speed("max"));
 
     let compared = sandbox.succeed(&format!("ablate --ratios 16 --dry-run --json {TINY}")).json();
-    assert_eq!(fields(&compared), ["title", "rows"]);
-    let names = [
-        "label",
-        "model",
-        "reduction",
-        "top1_error",
-        "top5_error",
-        "params",
-        "macs",
-        "seconds_per_epoch",
-        "seen",
-    ];
-    assert_eq!(fields(&compared["rows"][0]), names);
+    let names = ["title", "model", "setting", "seeds", "rows", "comparisons", "left_out"];
+    assert_eq!(fields(&compared), names);
     assert_eq!(
         (&compared["rows"][0]["label"], &compared["rows"][1]["label"]),
         (&"r = 16".into(), &"no SE".into())

@@ -3,97 +3,34 @@
 
 mod filled;
 
-use filled::{doubles, filled_net, input, numbers, relative_error, spec};
+use filled::{
+    CLASSES, assert_logits_equal, assert_training_equals, doubles, golden, golden_spec, input, spec,
+};
 use senet::models::{self, ModelSpec};
 use senet::net::build::{Mode, Net, overwrite};
 use senet::net::cost::{Cost, Shape, cost};
 use senet::net::loss::cross_entropy;
-use senet::net::params::{Role, params};
+use senet::net::params::params;
 use senet::net::plan::InferencePlan;
-use senet::net::se::{Placement, SeSpec, Squeeze};
-use serde_json::{Map, Value};
 use std::collections::HashSet;
-use tch::{Device, Kind, Tensor, no_grad};
-
-/// The networks of a golden file.
-fn golden(text: &str) -> Map<String, Value> {
-    let document: Value = serde_json::from_str(text).unwrap();
-    document["networks"].as_object().unwrap().clone()
-}
-
-/// The network of a golden file's entry, whose `settings` are those of its SE blocks.
-fn golden_spec(name: &str, entry: &Value) -> ModelSpec {
-    let mut spec = spec(name);
-    if let Some(settings) = entry.get("settings") {
-        spec.se = serde_json::from_value(settings.clone()).unwrap();
-    }
-    spec
-}
-
-fn in_float64(net: &Net) {
-    for named in net.tensors() {
-        named.tensor.shallow_clone().set_data(&named.tensor.detach().to_kind(Kind::Double));
-    }
-}
-
-const BATCH: i64 = 4;
-const CLASSES: i64 = 10;
+use tch::{Device, Tensor, no_grad};
 
 #[test]
 fn logits_equal_those_of_the_references() {
     for (name, expected) in &golden(include_str!("golden/networks.json")) {
-        let net = filled_net(&golden_spec(name, expected), CLASSES);
-        let images = input(BATCH, expected["size"].as_i64().unwrap());
-        let expected = numbers(&expected["logits"]);
-        // As evaluations compute it: folded, packed, in float32. These maps grow over 54 blocks that nothing
-        // normalises in this net; PyTorch's own float32 differs by 6e-4 from its float64.
+        // These maps grow over 54 blocks that nothing normalises in this net; PyTorch's own float32 differs by 6e-4 from
+        // its float64.
         let bound = if name == "se-preact-resnet-110" { 1e-2 } else { 1e-4 };
-        let planned = InferencePlan::new(&net).unwrap().forward(&images).unwrap();
-        let error = relative_error(&doubles(&planned), &expected);
-        assert!(error < bound, "{name}, planned: logits differ by {error:.1e}");
-        // As described, without rounding to hide behind.
-        in_float64(&net);
-        let plain = no_grad(|| net.forward(&images.to_kind(Kind::Double), Mode::Eval)).unwrap();
-        let error = relative_error(&doubles(&plain), &expected);
-        assert!(error < 1e-9, "{name}: logits differ by {error:.1e}");
+        assert_logits_equal(name, &golden_spec(name, expected), expected, Some(bound));
     }
 }
 
 #[test]
 fn losses_gradients_and_statistics_equal_those_of_the_references() {
-    let labels = (Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)) * 3).remainder(CLASSES);
     let networks = golden(include_str!("golden/networks.json"));
     let trained = networks.iter().filter(|(_, expected)| expected.get("train_loss").is_some());
     for (name, expected) in trained {
-        let net = filled_net(&golden_spec(name, expected), CLASSES);
-        // In float32 a gradient of a deep random network is a matter of luck: PyTorch's own differ by up to 1 % from
-        // those in float64. In float64 nothing is left to luck.
-        in_float64(&net);
-        let images = input(BATCH, expected["size"].as_i64().unwrap()).to_kind(Kind::Double);
-        let loss = cross_entropy(&net.forward(&images, Mode::Train).unwrap(), &labels, 0.0).unwrap();
-        loss.backward();
-        let expected_loss = expected["train_loss"].as_f64().unwrap();
-        assert!((loss.double_value(&[]) / expected_loss - 1.0).abs() < 1e-9, "{name}: loss");
-        // Gradients that are nothing but rounding: of a bias before batch normalisation, of a unit that is never active.
-        let norms = expected["gradient_norms"].as_object().unwrap().values();
-        let nothing = 1e-9 * norms.map(|norm| norm.as_f64().unwrap()).fold(0.0, f64::max);
-        for named in net.tensors() {
-            let parameter = named.param.name.as_str();
-            if named.param.role == Role::Statistic {
-                let sum = named.tensor.sum(Kind::Double).double_value(&[]);
-                let expected = expected["statistics"][parameter].as_f64().unwrap();
-                assert!((sum - expected).abs() < 1e-9 * expected.abs().max(1.0), "{name}: {parameter}");
-            } else {
-                let norm = named.tensor.grad().norm().double_value(&[]);
-                let expected = expected["gradient_norms"][parameter].as_f64().unwrap();
-                assert!(
-                    (norm - expected).abs() < (1e-6 * expected).max(nothing),
-                    "{name}: gradient of {parameter}: {norm} {expected}"
-                );
-            }
-        }
-        let named = net.trainable().count();
-        assert_eq!(named, expected["gradient_norms"].as_object().unwrap().len(), "{name}: parameters");
+        assert_training_equals(name, &golden_spec(name, expected), expected);
     }
 }
 
@@ -180,90 +117,6 @@ fn costs_equal_the_papers_printed_ones() {
         let millions = full_cost(&spec(name)).params.trainable as f64 / 1e6;
         assert!((printed - 0.05..printed + 0.1).contains(&millions), "{name}: {millions} for {printed}");
     }
-}
-
-#[test]
-fn counts_equal_the_papers_reduction_ratios() {
-    // Trainable parameters of SE-ResNet-50 without SE biases, and what Table 10 prints in millions, which includes the
-    // batch-norm statistics (30.7 with SE biases, too: then it is 30.66, without them 30.64).
-    for (reduction, trainable, printed) in [
-        (2, 45_676_584, 45.7),
-        (4, 35_616_808, 35.7),
-        (8, 30_586_920, 30.7),
-        (16, 28_071_976, 28.1),
-        (32, 26_814_504, 26.9),
-    ] {
-        let se = SeSpec { reduction, bias: false, ..SeSpec::default() };
-        let spec = ModelSpec { se, ..ModelSpec::named("se-resnet-50") };
-        let found = cost(&spec.describe(3, 1000).unwrap(), Shape::square(3, 224)).unwrap();
-        assert_eq!(found.params.trainable, trainable, "r = {reduction}");
-        let millions = found.params.values() as f64 / 1e6;
-        assert!((millions - printed).abs() < 0.1, "r = {reduction}: {millions} for {printed}");
-    }
-}
-
-#[test]
-fn counts_equal_the_papers_variants() {
-    // SE-ResNet-50 without SE biases. The paper prints parameters in millions, with the batch-norm statistics (53,120).
-    let found = |change: &dyn Fn(&mut SeSpec)| {
-        let mut spec = spec("se-resnet-50");
-        spec.se.bias = false;
-        change(&mut spec.se);
-        full_cost(&spec)
-    };
-    let stage = |stage: i64| found(&move |se: &mut SeSpec| se.stages = Some(vec![stage]));
-    let plain = full_cost(&spec("resnet-50"));
-    // Table 13: SE in one stage only.
-    for (number, trainable, printed) in [(2, 25_581_608, 25.6), (3, 25_688_104, 25.7), (4, 26_343_464, 26.4)]
-    {
-        let cost = stage(number);
-        assert_eq!(cost.params.trainable, trainable, "stage {number}");
-        let millions = cost.params.values() as f64 / 1e6;
-        assert!((millions - printed).abs() <= 0.05, "stage {number}: {millions} for {printed}");
-        assert!((cost.macs as f64 / 1e9 - 3.86).abs() <= 0.005, "stage {number}");
-    }
-    // Table 15: SE behind the 3×3.
-    let inside = found(&|se: &mut SeSpec| se.placement = Placement::Inside);
-    assert_eq!(inside.params.trainable, plain.params.trainable + 157_184);
-    assert!((inside.params.values() as f64 / 1e6 - 25.8).abs() <= 0.05);
-    // Table 16: no squeeze; 4.27 GFLOPs, 28.1 million.
-    let no_squeeze = found(&|se: &mut SeSpec| se.squeeze = Squeeze::None);
-    assert_eq!(no_squeeze.macs, plain.macs + 411_041_792);
-    assert!((no_squeeze.macs as f64 / 1e9 - 4.27).abs() <= 0.005);
-    assert!((no_squeeze.params.values() as f64 / 1e6 - 28.1).abs() <= 0.05);
-}
-
-#[test]
-fn the_papers_variants_compute() {
-    let labels = Tensor::from_slice(&[1i64, 7]);
-    let variants: [fn(&mut SeSpec); 3] = [
-        |se| se.stages = Some(vec![3, 5]),
-        |se| se.placement = Placement::Inside,
-        |se| se.squeeze = Squeeze::None,
-    ];
-    for (at, change) in variants.into_iter().enumerate() {
-        let mut spec = spec("se-resnet-50");
-        change(&mut spec.se);
-        let net = filled_net(&spec, CLASSES);
-        let images = input(2, 64);
-        let plain = doubles(&no_grad(|| net.forward(&images, Mode::Eval)).unwrap());
-        let planned = doubles(&InferencePlan::new(&net).unwrap().forward(&images).unwrap());
-        assert!(relative_error(&planned, &plain) < 1e-4, "variant {at}");
-        cross_entropy(&net.forward(&images, Mode::Train).unwrap(), &labels, 0.0).unwrap().backward();
-        for named in net.trainable() {
-            let norm = named.tensor.grad().norm().double_value(&[]);
-            assert!(norm.is_finite(), "variant {at}: {}", named.param.name);
-        }
-    }
-    for (name, stages) in [("se-resnet-50", vec![]), ("se-resnet-50", vec![6]), ("se-resnet-20", vec![2])] {
-        let mut spec = spec(name);
-        spec.se.stages = Some(stages);
-        let message = spec.describe(3, 10).unwrap_err().to_string();
-        assert!(message.contains("`model.se.stages`"), "{message}");
-    }
-    let mut spec = spec("se-resnet-18");
-    spec.se.placement = Placement::Inside;
-    assert!(spec.describe(3, 10).unwrap_err().to_string().contains("has no bottlenecks"));
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Train variants of a network under one recipe and compare them in a table.
     Ablate(AblateArgs),
+    /// Print the tables of a comparison again, from its records.
+    Report(ReportArgs),
+    /// Look into a trained network.
+    Inspect(InspectArgs),
     /// Name what is in images.
     Predict(PredictArgs),
     /// Read weights of other libraries into a file of ours.
@@ -133,7 +137,8 @@ pub struct TrainArgs {
 Examples:
   senet eval --top5                      the newest run
   senet eval runs/first --checkpoint best --json
-  senet eval --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET")]
+  senet eval --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET
+  senet eval --without-se stage5         what the trained SE blocks of the last stage are worth")]
 pub struct EvalArgs {
     /// Folder of the run; default: the newest below runs/.
     #[arg(conflicts_with = "weights")]
@@ -150,6 +155,9 @@ pub struct EvalArgs {
     /// Which weights.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
+    /// Leave trained SE blocks out: `all`, a stage (`stage5`), or the start of a block's name (`layer4.2`).
+    #[arg(long, value_name = "BLOCKS,…", value_delimiter = ',')]
+    pub without_se: Vec<String>,
     /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -354,6 +362,101 @@ pub enum ControlRow {
     None,
     /// The base network.
     Se,
+}
+
+/// `senet report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet report runs/ablate-se-resnet-20-1234abcd
+  senet report runs/lab --format markdown > table.md
+  senet report runs/lab --into RESULTS.md
+
+With --into, the lines of FILE between `<!-- senet report KEY -->` and `<!-- end of report -->` are replaced by the table
+of the comparison KEY (ratios, variants, squeeze, gate, stages, placement, …; `setting` is data and recipe); all else
+stays as it is.")]
+pub struct ReportArgs {
+    /// Folder of the comparison.
+    pub dir: PathBuf,
+    /// Form of the tables.
+    #[arg(long, value_enum, default_value_t = Format::Text, conflicts_with = "into")]
+    pub format: Format,
+    /// Put the tables into a Markdown file, between its markers.
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+}
+
+/// Form of a comparison's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal.
+    Text,
+    /// For a document.
+    Markdown,
+    /// A line for each run, for a spreadsheet.
+    Csv,
+    /// One document with everything.
+    Json,
+    /// One page with plots.
+    Html,
+}
+
+/// `senet inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// At what.
+    #[command(subcommand)]
+    pub what: InspectWhat,
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub enum InspectWhat {
+    /// The gates of the SE blocks, for each class, stage and channel (paper Figures 6 and 7).
+    Excitation(ExcitationArgs),
+}
+
+/// `senet inspect excitation`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet inspect excitation                         the newest run
+  senet inspect excitation runs/first --classes \"Sneaker,Ankle boot\"
+  senet inspect excitation --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET \\
+      --classes goldfish,pug,airliner,cliff --out gates
+
+Writes excitation.csv, excitation.json and excitation.html, a page with plots.")]
+pub struct ExcitationArgs {
+    /// Folder of the run; default: the newest below runs/.
+    #[arg(conflicts_with = "weights")]
+    pub run: Option<PathBuf>,
+    /// Look into a file of weights instead of a run.
+    #[arg(long, value_name = "FILE", requires_all = ["data", "out"], conflicts_with = "checkpoint")]
+    pub weights: Option<PathBuf>,
+    /// Network that the weights belong to, if the file does not say it.
+    #[arg(long, value_name = "NAME", requires = "weights")]
+    pub model: Option<String>,
+    /// Which weights of the run.
+    #[arg(long, value_enum, default_value_t = Which::Last)]
+    pub checkpoint: Which,
+    /// Classes that are shown one by one; default: all, up to 20.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub classes: Vec<String>,
+    /// Other data than the run's.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Images in a step.
+    #[arg(long, value_name = "N", value_parser = batch_size())]
+    pub batch_size: Option<u32>,
+    /// auto, cpu, cuda or cuda:N; default: the run's.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Folder for the files; default: `excitation` in the run's folder.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How to report.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `senet summary`.

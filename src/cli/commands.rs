@@ -128,15 +128,19 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
         data: args.data.clone(),
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
+        without_se: args.without_se.clone(),
     };
     let mut console = Console::new(args.output.quiet);
     let spec = args.model.as_deref().map(model_spec).transpose()?;
     let (source, outcome) = match &args.weights {
-        Some(path) => (path.clone(), eval::of_file(path, spec.as_ref(), &request, &mut console)?),
+        Some(path) => {
+            let subject = eval::Subject::File(path, spec.as_ref());
+            (path.clone(), eval::run(subject, &request, &mut console)?)
+        }
         None => {
             let run = open_run(args.run.as_deref())?;
-            let outcome = eval::of_run(&run, args.checkpoint.into(), &request, &mut console)?;
-            (run.path().to_path_buf(), outcome)
+            let subject = eval::Subject::Run(&run, args.checkpoint.into());
+            (run.path().to_path_buf(), eval::run(subject, &request, &mut console)?)
         }
     };
     drop(console);
@@ -155,6 +159,8 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
             checkpoint: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             step: Option<u64>,
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            without_se: &'a [String],
             #[serde(flatten)]
             evaluation: Evaluation,
         }
@@ -167,6 +173,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
             model,
             checkpoint: is_run.then_some(which),
             step: *step,
+            without_se: &args.without_se,
             evaluation: *evaluation,
         })?;
     } else {

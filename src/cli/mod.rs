@@ -3,12 +3,13 @@
 mod ablate;
 pub mod args;
 mod commands;
+mod inspect;
 mod output;
 mod weights;
 
 use crate::error::Result;
 use crate::process;
-use args::{AblateArgs, Cli, Command};
+use args::{AblateArgs, Cli, Command, InspectArgs, InspectWhat};
 use clap::Parser;
 use std::panic;
 
@@ -31,6 +32,7 @@ pub fn run(large_blocks_kept: bool) -> u8 {
         Command::Train(_)
             | Command::Eval(_)
             | Command::Ablate(AblateArgs { dry_run: false, .. })
+            | Command::Inspect(_)
             | Command::Predict(_)
             | Command::Bench(_)
     ) {
@@ -55,6 +57,8 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Ablate(args) => ablate::ablate(&args),
+        Command::Report(args) => ablate::report(&args),
+        Command::Inspect(InspectArgs { what: InspectWhat::Excitation(args) }) => inspect::excitation(&args),
         Command::Predict(args) => weights::predict(&args),
         Command::Import(args) => weights::import(&args),
         Command::Export(args) => weights::export(&args),

@@ -2,7 +2,7 @@
 
 use super::trained::Trained;
 use crate::data::loader::{Batch, Loader, Plan};
-use crate::data::{DataSpec, Dataset, Normalise, Preprocessing, Source, Split};
+use crate::data::{DataSpec, Dataset, Normalise, Source, Split};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
 use crate::metrics::{Counters, Totals};
@@ -57,7 +57,7 @@ fn count(
 }
 
 /// What to evaluate a network on and how, beside what its run says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Other data than the run's.
     pub data: Option<PathBuf>,
@@ -65,6 +65,29 @@ pub struct Request {
     pub batch_size: Option<usize>,
     /// Other device than the run's.
     pub device: Option<String>,
+    /// SE blocks that are left out, as [`Trained::without_se`] names them.
+    pub without_se: Vec<String>,
+}
+
+/// Which trained network.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// A checkpoint of a run.
+    Run(&'a RunDir, Checkpoint),
+    /// A file of weights, of this network if it does not say so itself.
+    File(&'a Path, Option<&'a ModelSpec>),
+}
+
+/// A trained network with the data it is looked at on.
+pub struct Examined {
+    /// The network.
+    pub trained: Trained,
+    /// The images.
+    pub dataset: Arc<dyn Dataset>,
+    /// How they are prepared, batch sizes, threads.
+    pub experiment: Experiment,
+    /// What the user should know.
+    pub warning: Option<String>,
 }
 
 /// An evaluation of a trained network.
@@ -80,40 +103,53 @@ pub struct Outcome {
     pub warning: Option<String>,
 }
 
-/// Evaluates a checkpoint of `run`.
-///
-/// # Errors
-/// When the checkpoint, the data and the network do not fit together.
-pub fn of_run(
-    run: &RunDir,
-    checkpoint: Checkpoint,
-    request: &Request,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let mut experiment = run.experiment()?;
-    let device = request.apply(&mut experiment)?;
-    let (trained, warning) = Trained::of_run(run, &experiment, checkpoint, device)?;
-    let evaluation = on_data(&experiment, &trained, observer)?;
-    Ok(Outcome { model: trained.model, step: trained.step, evaluation, warning })
-}
-
-/// Evaluates a file of weights.
+/// Evaluates a trained network.
 ///
 /// # Errors
 /// When the weights, the data and the network do not fit together.
-pub fn of_file(
-    path: &Path,
-    model: Option<&ModelSpec>,
-    request: &Request,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let mut experiment = Experiment::default();
-    let device = request.apply(&mut experiment)?;
-    let trained = Trained::of_file(path, model, device)?;
-    let (dir, source) = (experiment.data.dir, experiment.data.source);
-    experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
-    let evaluation = on_data(&experiment, &trained, observer)?;
-    Ok(Outcome { model: trained.model, step: None, evaluation, warning: None })
+pub fn run(subject: Subject<'_>, request: &Request, observer: &mut dyn Observer) -> Result<Outcome> {
+    let Examined { trained, dataset, experiment, warning } = Examined::open(subject, request)?;
+    let normalise = trained.normalise();
+    let evaluation = evaluate(&experiment, &trained.net, &dataset, &normalise, observer)?;
+    Ok(Outcome { model: trained.model, step: trained.step, evaluation, warning })
+}
+
+impl Examined {
+    /// Reads the network and opens the data.
+    ///
+    /// # Errors
+    /// When the weights, the data and the network do not fit together.
+    pub fn open(subject: Subject<'_>, request: &Request) -> Result<Self> {
+        let (mut experiment, trained, warning) = match subject {
+            Subject::Run(run, checkpoint) => {
+                let mut experiment = run.experiment()?;
+                let device = request.apply(&mut experiment)?;
+                let (trained, warning) = Trained::of_run(run, &experiment, checkpoint, device)?;
+                (experiment, trained, warning)
+            }
+            Subject::File(path, model) => {
+                let mut experiment = Experiment::default();
+                let device = request.apply(&mut experiment)?;
+                (experiment, Trained::of_file(path, model, device)?, None)
+            }
+        };
+        if let Subject::File(..) = subject {
+            let (dir, source) = (experiment.data.dir, experiment.data.source);
+            experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
+        }
+        let trained =
+            if request.without_se.is_empty() { trained } else { trained.without_se(&request.without_se)? };
+        let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
+        check_fit(dataset.as_ref(), trained.preprocessing.mean.len(), &trained)?;
+        Ok(Self { trained, dataset, experiment, warning })
+    }
+
+    /// The images in batches, each once, in order.
+    pub(super) fn batches(&self) -> Loader {
+        let Experiment { data, train, .. } = &self.experiment;
+        let plan = Plan::eval(Arc::clone(&self.dataset), data, train.eval_batch_size());
+        Loader::start(plan, 0, data.thread_count(), self.trained.net.device())
+    }
 }
 
 impl Request {
@@ -129,14 +165,6 @@ impl Request {
         }
         crate::experiment::device(self.device.as_deref().unwrap_or(&experiment.device))
     }
-}
-
-fn on_data(experiment: &Experiment, trained: &Trained, observer: &mut dyn Observer) -> Result<Evaluation> {
-    let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
-    let Preprocessing { mean, std, .. } = &trained.preprocessing;
-    check_fit(dataset.as_ref(), mean.len(), trained)?;
-    let normalise = Normalise::new(mean, std, trained.net.device());
-    evaluate(experiment, &trained.net, &dataset, &normalise, observer)
 }
 
 /// Refuses data whose images or labels mean something else than those that the network was trained on.

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod convert;
 pub mod doctor;
 pub mod eval;
+pub mod inspect;
 pub mod predict;
 pub mod setup;
 pub mod train;

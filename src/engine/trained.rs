@@ -1,15 +1,17 @@
 //! A network that has been trained, with everything that its use needs: from a run, or from a file of weights.
 
-use crate::data::Preprocessing;
-use crate::error::{Result, failed, usage};
+use crate::data::{Normalise, Preprocessing};
+use crate::error::{Result, TorchContext, failed, usage};
 use crate::experiment::Experiment;
 use crate::models::{self, Head, ModelSpec};
 use crate::net::Node;
-use crate::net::build::Net;
+use crate::net::build::{Net, overwrite};
 use crate::net::cost::{Shape, cost, count};
+use crate::net::gates::{gated_blocks, without_blocks};
 use crate::run::checkpoint::Saved;
 use crate::run::{Checkpoint, RunDir};
 use crate::weights::{About, Weights};
+use std::collections::HashSet;
 use std::path::Path;
 use tch::Device;
 
@@ -18,6 +20,8 @@ use tch::Device;
 pub struct Trained {
     /// Which network.
     pub model: String,
+    /// Its description.
+    pub node: Node,
     /// Its weights, on the device.
     pub net: Net,
     /// How images are prepared for it.
@@ -50,6 +54,7 @@ impl Trained {
         saved.load_weights(&net)?;
         let trained = Self {
             model: experiment.model.name.clone(),
+            node,
             net,
             preprocessing,
             classes: identity.classes.to_vec(),
@@ -85,8 +90,63 @@ impl Trained {
         weights.fill(&net, &spec.name, Head::Keep)?;
         let classes_are_named = classes.len() as i64 == outputs;
         let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
-        Ok(Self { model: spec.name, net, preprocessing, classes, classes_are_named, step: None })
+        Ok(Self { model: spec.name, node, net, preprocessing, classes, classes_are_named, step: None })
     }
+}
+
+impl Trained {
+    /// What turns bytes into the network's input.
+    pub fn normalise(&self) -> Normalise {
+        let Preprocessing { mean, std, .. } = &self.preprocessing;
+        Normalise::new(mean, std, self.net.device())
+    }
+
+    /// The same network without some of its SE blocks: `all` of them, those of a stage (`stage5`), or those whose names
+    /// begin with a word (`layer4.2`). What the others have learned stays as it is.
+    ///
+    /// # Errors
+    /// When a word names no block.
+    pub fn without_se(mut self, words: &[String]) -> Result<Self> {
+        let blocks = gated_blocks(&self.node);
+        let mut dropped = HashSet::new();
+        for word in words {
+            let before = dropped.len();
+            dropped.extend(blocks.iter().filter(|block| is_meant(word, block)).cloned());
+            let is_new = dropped.len() > before || blocks.iter().any(|block| is_meant(word, block));
+            if !is_new {
+                let message =
+                    format!("`--without-se` names `{word}`, but {} has no such SE block", self.model);
+                let hint = match (blocks.first(), blocks.last()) {
+                    (Some(first), Some(last)) => {
+                        format!(
+                            "`all`, a stage such as `stage4`, or the start of a name, {first} to {last}, are possible"
+                        )
+                    }
+                    _ => "it has no SE blocks with a gate at all".to_string(),
+                };
+                return Err(usage(message).hint(hint).into());
+            }
+        }
+        let node = without_blocks(&self.node, |block| dropped.contains(block));
+        let net = Net::build(&node, 0, self.net.device())?;
+        for kept in net.tensors() {
+            let mut trained = self.net.tensors().iter();
+            let trained = trained.find(|named| named.param.name == kept.param.name);
+            let trained = trained.expect("a network without a block has no tensor of its own");
+            overwrite(&kept.tensor, &trained.tensor)
+                .torch_context(|| format!("cannot copy `{}`", kept.param.name))?;
+        }
+        (self.node, self.net) = (node, net);
+        Ok(self)
+    }
+}
+
+/// Whether `word` means the block called `name`.
+fn is_meant(word: &str, name: &str) -> bool {
+    // The first stage after the stem is the paper's stage 2, and called `layer1`.
+    let stage = word.strip_prefix("stage").and_then(|number| number.parse::<i64>().ok());
+    let prefix = stage.map_or(word.to_string(), |stage| format!("layer{}", stage - 1));
+    word == "all" || name == word || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Refuses images that are too small for the network.

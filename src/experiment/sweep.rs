@@ -146,7 +146,12 @@ impl Axis {
                 experiment.model = base.model.without_se();
                 label = NO_SE.to_string();
             }
-            Self::Variants => se.structure = self.value(word)?,
+            Self::Variants => {
+                se.structure = self.value(word)?;
+                if word == "se" {
+                    label = SE.to_string();
+                }
+            }
             Self::Squeeze => se.squeeze = self.value(word)?,
             Self::Gate => se.gate = self.value(word)?,
             Self::Placement => se.placement = self.value(word)?,
@@ -174,6 +179,8 @@ impl Axis {
     }
 }
 
+/// The base, where nothing else about it is in question, as tables call it.
+const SE: &str = "SE";
 /// The network without SE, as tables call it.
 const NO_SE: &str = "no SE";
 
@@ -427,9 +434,9 @@ impl Builder {
             entries.push(Entry::new(label, row, paper));
         }
         if axis != Axis::Ratios {
-            let row = self.row("SE", &base);
+            let row = self.row(SE, &base);
             if entries.iter().all(|entry| entry.row != row) {
-                entries.push(Entry::new("SE", row, Some(paper::SE)));
+                entries.push(Entry::new(SE, row, Some(paper::SE)));
             }
         }
         let without = Experiment { model: base.model.without_se(), ..base.clone() };
@@ -441,9 +448,9 @@ impl Builder {
             Some(control) => control == Control::None,
             None => axis.is_measured_from_none(),
         };
-        let control = if is_none { none } else { self.row("SE", &base) };
+        let control = if is_none { none } else { self.row(SE, &base) };
         if entries.iter().all(|entry| entry.row != control) {
-            entries.push(Entry::new("SE", control.clone(), Some(paper::SE)));
+            entries.push(Entry::new(SE, control.clone(), Some(paper::SE)));
         }
         let comparison = Comparison {
             key: key.to_string(),

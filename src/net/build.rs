@@ -4,6 +4,7 @@
 //! is nobody else's; batch normalisation with the ReLU behind it, and an SE block with the sum and the ReLU behind it
 //! (the authors' Axpy layer), become one operator each.
 
+use super::gates::{GateLog, se_gate};
 use super::params::{Init, Param, Role, params};
 use super::{Conv, Node, Op, Pool, join};
 use crate::error::{Result, TorchContext};
@@ -71,7 +72,7 @@ impl Net {
     /// # Errors
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        run(&self.layers, images, mode)
+        run(&self.layers, images, Pass::of(mode))
     }
 
     /// The steps of the computation.
@@ -179,11 +180,15 @@ pub(super) enum Layer {
         shortcut: Vec<Layer>,
     },
     Scale {
+        /// Name of the SE block.
+        name: String,
         features: Vec<Layer>,
         gate: Vec<Layer>,
     },
     /// u = branch(x), relu(u × s + shortcut(x)) with s from the two FCs of an SE block after u.
     ExciteAddRelu {
+        /// Name of the SE block.
+        name: String,
         branch: Vec<Layer>,
         fc1: ConvLayer,
         fc2: ConvLayer,
@@ -232,11 +237,24 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
         Op::Times(factor) => Layer::Times(*factor),
         Op::Concat(branches) => Layer::Concat(branches.iter().map(branch).collect()),
         Op::Shake { one, other } => Layer::Shake { one: branch(one), other: branch(other) },
-        Op::Scale { features, gate } => Layer::Scale { features: branch(features), gate: branch(gate) },
+        Op::Scale { features, gate } => {
+            Layer::Scale { name: block_name(gate, &path), features: branch(features), gate: branch(gate) }
+        }
         Op::Add { branch: residual, shortcut } => {
             Layer::Add { branch: branch(residual), shortcut: branch(shortcut) }
         }
     });
+}
+
+/// The name that an SE block's parameters share: that of its gate, without what only holds it.
+pub(super) fn block_name(gate: &Node, scope: &str) -> String {
+    let path = join(scope, &gate.name);
+    match &gate.op {
+        Op::Seq(parts) if parts.len() == 1 && matches!(parts[0].op, Op::Seq(_)) => {
+            block_name(&parts[0], &path)
+        }
+        _ => path,
+    }
 }
 
 /// Merges what one operator can do, and lets each ReLU overwrite an input that was made for it and that no gradient
@@ -246,7 +264,7 @@ fn arrange(layers: &mut Vec<Layer>) {
     for mut layer in layers.drain(..) {
         match &mut layer {
             Layer::Add { branch: a, shortcut: b }
-            | Layer::Scale { features: a, gate: b }
+            | Layer::Scale { features: a, gate: b, .. }
             | Layer::Shake { one: a, other: b } => {
                 arrange(a);
                 arrange(b);
@@ -271,9 +289,9 @@ fn arrange(layers: &mut Vec<Layer>) {
 /// The layers of relu(branch(x) + shortcut(x)): one, where the branch ends with an SE block.
 fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>) -> Vec<Layer> {
     match branch.pop() {
-        Some(Layer::Scale { features, gate }) if features.is_empty() => match se_fcs(gate) {
-            Ok((fc1, fc2)) => return vec![Layer::ExciteAddRelu { branch, fc1, fc2, shortcut }],
-            Err(gate) => branch.push(Layer::Scale { features, gate }),
+        Some(Layer::Scale { name, features, gate }) if features.is_empty() => match se_fcs(gate) {
+            Ok((fc1, fc2)) => return vec![Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut }],
+            Err(gate) => branch.push(Layer::Scale { name, features, gate }),
         },
         last => branch.extend(last),
     }
@@ -291,10 +309,29 @@ fn se_fcs(gate: Vec<Layer>) -> Result<(ConvLayer, ConvLayer), Vec<Layer>> {
     }
 }
 
-pub(super) fn run(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+/// One pass through the layers.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    mode: Mode,
+    /// Where the gates of SE blocks are noted, if someone wants them.
+    gates: Option<&'a GateLog>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn of(mode: Mode) -> Self {
+        Self { mode, gates: None }
+    }
+
+    /// In evaluation, noting gates.
+    pub(super) fn noting(gates: &'a GateLog) -> Self {
+        Self { mode: Mode::Eval, gates: Some(gates) }
+    }
+}
+
+pub(super) fn run(layers: &[Layer], x: &Tensor, pass: Pass<'_>) -> Result<Tensor, TchError> {
     let mut x = x.shallow_clone();
     for layer in layers {
-        x = layer.forward(x, mode)?;
+        x = layer.forward(x, pass)?;
     }
     Ok(x)
 }
@@ -318,10 +355,10 @@ impl Layer {
         matches!(self, Layer::Conv(_) | Layer::Linear { .. } | Layer::Add { .. } | Layer::Concat(_))
     }
 
-    pub(super) fn forward(&self, mut x: Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub(super) fn forward(&self, mut x: Tensor, pass: Pass<'_>) -> Result<Tensor, TchError> {
         match self {
             Layer::Conv(conv) => conv.forward(&x),
-            Layer::BatchNorm { norm, epsilon, relu } => match mode {
+            Layer::BatchNorm { norm, epsilon, relu } => match pass.mode {
                 Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu),
                 Mode::Eval => {
                     let BatchNorm { gamma, beta, mean, variance } = norm;
@@ -378,19 +415,28 @@ impl Layer {
                 let grouped = x.f_permute([0, 2, 3, 1])?.f_reshape([n, h, w, *groups, c / groups])?;
                 grouped.f_transpose(3, 4)?.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])
             }
-            Layer::Dropout { p } => x.f_dropout(*p, mode == Mode::Train),
+            Layer::Dropout { p } => x.f_dropout(*p, pass.mode == Mode::Train),
             Layer::Times(factor) => x.f_mul_scalar(*factor),
             Layer::Concat(branches) => {
                 let maps: Result<Vec<Tensor>, _> =
-                    branches.iter().map(|branch| run(branch, &x, mode)).collect();
+                    branches.iter().map(|branch| run(branch, &x, pass)).collect();
                 Tensor::f_cat(&maps?, 1)
             }
-            Layer::Shake { one, other } => shake(&run(one, &x, mode)?, &run(other, &x, mode)?, mode),
-            Layer::Add { branch, shortcut } => run(branch, &x, mode)?.f_add(&run(shortcut, &x, mode)?),
-            Layer::Scale { features, gate } => run(features, &x, mode)?.f_mul(&run(gate, &x, mode)?),
-            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
-                let u = run(branch, &x, mode)?;
-                excite_add_relu(&u, &run(shortcut, &x, mode)?, fc1.tensors(), fc2.tensors())
+            Layer::Shake { one, other } => shake(&run(one, &x, pass)?, &run(other, &x, pass)?, pass.mode),
+            Layer::Add { branch, shortcut } => run(branch, &x, pass)?.f_add(&run(shortcut, &x, pass)?),
+            Layer::Scale { name, features, gate } => {
+                let gate = run(gate, &x, pass)?;
+                if let Some(gates) = pass.gates {
+                    gates.note(name, &gate);
+                }
+                run(features, &x, pass)?.f_mul(&gate)
+            }
+            Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut } => {
+                let u = run(branch, &x, pass)?;
+                if let Some(gates) = pass.gates {
+                    gates.note(name, &se_gate(&u, fc1, fc2)?);
+                }
+                excite_add_relu(&u, &run(shortcut, &x, pass)?, fc1.tensors(), fc2.tensors())
             }
         }
     }

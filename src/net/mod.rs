@@ -3,7 +3,8 @@
 //! * [`params`] lists parameters and statistics: names, shapes, roles, initial values;
 //! * [`cost`] computes shapes, parameters and multiply-adds without allocating anything;
 //! * [`build`] makes tensors and computes with them;
-//! * [`plan`] arranges a built network for inference.
+//! * [`plan`] arranges a built network for inference;
+//! * [`gates`] notes what its SE blocks let through.
 //!
 //! A tree has leaves (a convolution, a ReLU, …) and ways to join: one after the other ([`Op::Seq`]), a sum of two
 //! branches ([`Op::Add`]), channels side by side ([`Op::Concat`]), features scaled by a gate ([`Op::Scale`]), a
@@ -11,6 +12,7 @@
 
 pub mod build;
 pub mod cost;
+pub mod gates;
 pub mod loss;
 pub mod params;
 pub mod plan;

@@ -5,7 +5,7 @@
 //! are packed once in oneDNN's layout. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
 
 use super::Conv;
-use super::build::{ConvLayer, Layer, Mode, Net, channels_last, shake};
+use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::norm::BatchNorm;
@@ -79,7 +79,7 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
                 }
                 _ => Step::Conv { conv: FoldedConv::new(conv, None)?, relu: take_relu(&mut rest) },
             },
-            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut } => {
+            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut, .. } => {
                 Step::Excite { branch: arrange(branch)?, fc1, fc2, shortcut: arrange(shortcut)? }
             }
             Layer::Add { branch, shortcut } => {
@@ -97,7 +97,7 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
             Layer::Concat(branches) => {
                 Step::Concat(branches.iter().map(|branch| arrange(branch)).collect::<Result<_, _>>()?)
             }
-            Layer::Scale { features, gate } => {
+            Layer::Scale { features, gate, .. } => {
                 Step::Scale { features: arrange(features)?, gate: arrange(gate)? }
             }
             Layer::Shake { one, other } => Step::Shake { one: arrange(one)?, other: arrange(other)? },
@@ -187,7 +187,7 @@ impl Step<'_> {
             Step::Scale { features, gate } => run(features, &x)?.f_mul(&run(gate, &x)?),
             Step::Add { branch, shortcut } => run(branch, &x)?.f_add(&run(shortcut, &x)?),
             Step::Shake { one, other } => shake(&run(one, &x)?, &run(other, &x)?, Mode::Eval),
-            Step::Plain(layer) => layer.forward(x, Mode::Eval),
+            Step::Plain(layer) => layer.forward(x, Pass::of(Mode::Eval)),
         }
     }
 }

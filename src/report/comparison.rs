@@ -1,5 +1,5 @@
 //! What a comparison of networks came to, as values: means over seeds, and paired differences from a control.
-//! [`Results::tables`] lays them out; [`page`](super::page) draws them.
+//! [`Results::table`] lays them out; [`page`](super::page) draws them.
 
 use super::event::Evaluation;
 use super::table::{Table, grouped, percent};
@@ -313,7 +313,6 @@ impl Results {
             of_row("multiply-adds", |row| Some(grouped(row.macs))),
             of_row("train img/s", |row| Some(format!("{:.0}", row.train_images_per_second?))),
             of_row("eval img/s", |row| Some(format!("{:.0}", row.eval_images_per_second?))),
-            of_row("s / epoch", |row| Some(format!("{:.1}", row.seconds_per_epoch?))),
             of_row("about", |row| Some(rough(row.estimated_seconds?))),
             of_entry("paper: top-1".to_string(), |entry| Some(percent(entry.paper?.top1_error))),
             of_entry("top-5".to_string(), |entry| Some(percent(entry.paper?.top5_error))),
@@ -345,6 +344,16 @@ impl Results {
         }
         parts.extend(self.remarks());
         parts.join("\n\n") + "\n"
+    }
+
+    /// Data, recipe, seeds, and how the figures are to be read, for a document.
+    pub fn setting_markdown(&self) -> String {
+        let seeds: Vec<_> = self.seeds.iter().map(u64::to_string).collect();
+        let done: usize = self.rows.iter().map(|row| row.done().count()).sum();
+        let mut lines = self.setting.clone();
+        lines.push(format!("seeds {}; {done} runs", seeds.join(", ")));
+        lines.extend(self.remarks());
+        lines.iter().map(|line| format!("* {line}")).collect::<Vec<_>>().join("\n")
     }
 
     /// A line for each run of each comparison, for a spreadsheet or a data frame. Errors are fractions of 1.
@@ -470,7 +479,7 @@ pub fn rough(seconds: f64) -> String {
 }
 
 /// A cell of a CSV file.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -561,7 +570,7 @@ mod tests {
     fn columns_of_which_nothing_is_known_are_left_out() {
         let text = results(vec![row("no-SE", [None; 3])]).text();
         assert!(
-            text.contains("parameters") && !text.contains("top-1 error") && !text.contains("paper"),
+            text.contains("parameters") && !text.contains("top-1 error") && !text.contains("paper:"),
             "{text}"
         );
         let text = results(vec![row("no-SE", [Some(900); 3])]).markdown();

@@ -10,6 +10,7 @@ use super::dir::write_json;
 use crate::error::{Result, failed};
 use crate::files;
 use crate::report::comparison::Results;
+use crate::report::page::comparison::page;
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 const NOTEBOOK: &str = "sweep.json";
+const ROWS: &str = "rows";
 
 /// An existing folder of a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,14 +37,20 @@ impl LabDir {
     /// When it cannot be made or holds something else.
     pub fn create(path: &Path) -> Result<Self> {
         let lab = Self { path: path.to_path_buf() };
-        let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied && !lab.has_notebook() {
+        // Another process may have begun a moment ago, and not written its notebook yet.
+        let ours = |name: &str| {
+            name.starts_with(['.']) || name.starts_with("results.") || [ROWS, NOTEBOOK].contains(&name)
+        };
+        let mut entries = fs::read_dir(path).into_iter().flatten().flatten();
+        if path.is_file() || entries.any(|entry| !ours(&entry.file_name().to_string_lossy())) {
             let message = format!("{} exists already and is not the folder of a comparison", path.display());
             return Err(crate::error::usage(message)
                 .hint("choose another `--out`; nothing is overwritten")
                 .into());
         }
-        files::create_dir(&path.join("rows"))?;
+        files::create_dir(&path.join(ROWS)).map_err(|error| {
+            failed(format!("{error:#}")).hint("`--out` must name a folder that can be made and written")
+        })?;
         Ok(lab)
     }
 
@@ -83,7 +91,7 @@ impl LabDir {
 
     /// Folder of a run.
     pub fn run(&self, key: &str, seed: u64) -> PathBuf {
-        self.path.join("rows").join(key).join(format!("seed-{seed}"))
+        self.path.join(ROWS).join(key).join(format!("seed-{seed}"))
     }
 
     /// Takes the run, unless another process has it.
@@ -142,7 +150,7 @@ impl LabDir {
         write_json(&self.path.join("results.json"), results)?;
         write("results.md", &results.markdown())?;
         write("results.csv", &results.csv())?;
-        Ok(())
+        write("results.html", &page(results))
     }
 
     fn failed(&self, key: &str, seed: u64) -> PathBuf {

@@ -156,14 +156,25 @@ impl Running {
     }
 
     /// Waits until `reached` and asks the program to stop, as Ctrl-C does.
-    pub fn interrupt_when(mut self, mut reached: impl FnMut() -> bool) -> Output {
+    pub fn interrupt_when(mut self, reached: impl FnMut() -> bool) -> Output {
+        self.wait_until(reached);
+        let process = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        self.wait()
+    }
+
+    /// Ends it, as a power cut would, as soon as this holds.
+    pub fn kill_when(mut self, reached: impl FnMut() -> bool) {
+        self.wait_until(reached);
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn wait_until(&mut self, mut reached: impl FnMut() -> bool) {
         while !reached() {
             assert!(self.child.try_wait().unwrap().is_none(), "`senet {}` ended too early", self.command);
             self.pause();
         }
-        let process = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
-        self.wait()
     }
 
     /// A few milliseconds, within the limits.
@@ -264,4 +275,24 @@ pub fn write_class_folders(sandbox: &Sandbox, dir: &str, classes: &[&str], train
             }
         }
     }
+}
+
+/// The default's data set, in small.
+pub fn default_data(sandbox: &Sandbox) {
+    write_idx_set(sandbox, "data/fashion-mnist", 130, 37, 10);
+}
+
+/// The only run below runs/.
+pub fn only_run(sandbox: &Sandbox) -> String {
+    let runs = sandbox.list("runs");
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    format!("runs/{}", runs[0])
+}
+
+/// The last step in a run's history, 0 before the first.
+pub fn last_step(sandbox: &Sandbox, run: &str) -> u64 {
+    let history = fs::read_to_string(sandbox.path(run).join("events.jsonl")).unwrap_or_default();
+    // The last line may be half written.
+    let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
+    history.lines().rev().find_map(step).unwrap_or(0)
 }

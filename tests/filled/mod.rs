@@ -2,10 +2,18 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 use senet::models::ModelSpec;
-use senet::net::build::{Net, channels_last, overwrite};
+use senet::net::build::{Mode, Net, channels_last, overwrite};
+use senet::net::loss::cross_entropy;
+use senet::net::params::Role;
+use senet::net::plan::InferencePlan;
 use senet::rng::fnv1a;
-use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Images of a golden file's batches.
+pub const BATCH: i64 = 4;
+/// Classes of a golden file's networks.
+pub const CLASSES: i64 = 10;
 
 /// `count` numbers in [0, 1): SplitMix64 of (hash of the name + index), as in scripts/golden.py.
 pub fn uniform(name: &str, count: i64) -> Vec<f32> {
@@ -74,4 +82,78 @@ pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
 /// All values.
 pub fn doubles(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().to_kind(Kind::Double).contiguous().view(-1)).unwrap()
+}
+
+/// The networks of a golden file.
+pub fn golden(text: &str) -> Map<String, Value> {
+    let document: Value = serde_json::from_str(text).unwrap();
+    document["networks"].as_object().unwrap().clone()
+}
+
+/// The network of a golden file's entry, whose `settings` are those of its SE blocks.
+pub fn golden_spec(name: &str, entry: &Value) -> ModelSpec {
+    let mut spec = spec(name);
+    if let Some(settings) = entry.get("settings") {
+        spec.se = serde_json::from_value(settings.clone()).unwrap();
+    }
+    spec
+}
+
+/// Makes every tensor one of doubles: without rounding to hide behind.
+pub fn in_float64(net: &Net) {
+    for named in net.tensors() {
+        named.tensor.shallow_clone().set_data(&named.tensor.detach().to_kind(Kind::Double));
+    }
+}
+
+/// The network computes the logits of the golden file, in float64 as described and, within `bound` if there is one, in
+/// float32 as evaluations compute them: folded and packed.
+pub fn assert_logits_equal(name: &str, spec: &ModelSpec, expected: &Value, bound: Option<f64>) {
+    let net = filled_net(spec, CLASSES);
+    let images = input(BATCH, expected["size"].as_i64().unwrap());
+    let expected = numbers(&expected["logits"]);
+    if let Some(bound) = bound {
+        let planned = InferencePlan::new(&net).unwrap().forward(&images).unwrap();
+        let error = relative_error(&doubles(&planned), &expected);
+        assert!(error < bound, "{name}, planned: logits differ by {error:.1e}");
+    }
+    in_float64(&net);
+    let plain = no_grad(|| net.forward(&images.to_kind(Kind::Double), Mode::Eval)).unwrap();
+    let error = relative_error(&doubles(&plain), &expected);
+    assert!(error < 1e-9, "{name}: logits differ by {error:.1e}");
+}
+
+/// A training step has the loss, the gradients and the statistics of the golden file.
+///
+/// In float32 a gradient of a deep random network is a matter of luck: PyTorch's own differ by up to 1 % from those in
+/// float64. In float64 nothing is left to luck.
+pub fn assert_training_equals(name: &str, spec: &ModelSpec, expected: &Value) {
+    let labels = (Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)) * 3).remainder(CLASSES);
+    let net = filled_net(spec, CLASSES);
+    in_float64(&net);
+    let images = input(BATCH, expected["size"].as_i64().unwrap()).to_kind(Kind::Double);
+    let loss = cross_entropy(&net.forward(&images, Mode::Train).unwrap(), &labels, 0.0).unwrap();
+    loss.backward();
+    let expected_loss = expected["train_loss"].as_f64().unwrap();
+    assert!((loss.double_value(&[]) / expected_loss - 1.0).abs() < 1e-9, "{name}: loss");
+    // Gradients that are nothing but rounding: of a bias before batch normalisation, of a unit that is never active.
+    let norms = expected["gradient_norms"].as_object().unwrap().values();
+    let nothing = 1e-9 * norms.map(|norm| norm.as_f64().unwrap()).fold(0.0, f64::max);
+    for named in net.tensors() {
+        let parameter = named.param.name.as_str();
+        if named.param.role == Role::Statistic {
+            let sum = named.tensor.sum(Kind::Double).double_value(&[]);
+            let expected = expected["statistics"][parameter].as_f64().unwrap();
+            assert!((sum - expected).abs() < 1e-9 * expected.abs().max(1.0), "{name}: {parameter}");
+        } else {
+            let norm = named.tensor.grad().norm().double_value(&[]);
+            let expected = expected["gradient_norms"][parameter].as_f64().unwrap();
+            assert!(
+                (norm - expected).abs() < (1e-6 * expected).max(nothing),
+                "{name}: gradient of {parameter}: {norm} {expected}"
+            );
+        }
+    }
+    let named = net.trainable().count();
+    assert_eq!(named, expected["gradient_norms"].as_object().unwrap().len(), "{name}: parameters");
 }
