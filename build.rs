@@ -134,7 +134,9 @@ impl Libtorch {
 
     /// All that decides what the archive holds: the compiler with its arguments, libtorch's version, our files.
     fn ingredients(&self, build: &cc::Build, sources: &[PathBuf]) -> io::Result<Vec<u8>> {
-        let mut made_of = format!("{:?}\n", build.get_compiler().to_command()).into_bytes();
+        // Not the command whole: it holds the environment, where job numbers and the like differ from call to call.
+        let compiler = build.get_compiler();
+        let mut made_of = format!("{:?} {:?}\n", compiler.path(), compiler.args()).into_bytes();
         made_of.extend(fs::read(self.include.join("torch/headeronly/version.h")).unwrap_or_default());
         for file in sources {
             made_of.extend(fs::read(file)?);

@@ -196,6 +196,30 @@ fn a_killed_comparison_comes_to_the_same_table() {
 }
 
 #[test]
+fn speeds_in_turns() {
+    let sandbox = Sandbox::new();
+    let command = format!("ablate --ratios 4,16 {TINY} --out lab --json");
+    let of_runs = sandbox.succeed(&command).json();
+    let timed = sandbox.succeed(&format!("{command} --speed"));
+    assert_eq!(timed.stderr.matches("timing, round 5 of 5").count(), 3, "{}", timed.stderr);
+    let timed = timed.json();
+    assert_eq!(
+        (&of_runs["speeds_are_in_turns"], &timed["speeds_are_in_turns"]),
+        (&json!(false), &json!(true))
+    );
+    let measured = sandbox.read_json("lab/speed.json");
+    for row in rows(&timed) {
+        let figures = measured[row["key"].as_str().unwrap()]["train"].as_array().unwrap();
+        assert_eq!(figures.len(), 5);
+        assert!(figures.contains(&row["train_images_per_second"]), "{row}");
+    }
+    assert_eq!(
+        sandbox.succeed("report lab --format json").json()["rows"],
+        sandbox.read_json("lab/results.json")["rows"]
+    );
+}
+
+#[test]
 fn several_processes_share_the_runs() {
     let sandbox = Sandbox::new();
     let command = format!("ablate --ratios 4,8,16 --seeds 2 {TINY} --set data.synthetic.train=640");

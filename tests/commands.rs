@@ -85,7 +85,8 @@ fn json_documents_have_their_stable_names() {
     assert!(0.0 < speed("min") && speed("min") <= speed("median") && speed("median") <= speed("max"));
 
     let compared = sandbox.succeed(&format!("ablate --ratios 16 --dry-run --json {TINY}")).json();
-    let names = ["title", "model", "setting", "seeds", "rows", "comparisons", "left_out"];
+    let names =
+        ["title", "model", "setting", "seeds", "rows", "comparisons", "left_out", "speeds_are_in_turns"];
     assert_eq!(fields(&compared), names);
     assert_eq!(
         (&compared["rows"][0]["label"], &compared["rows"][1]["label"]),

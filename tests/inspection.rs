@@ -54,8 +54,9 @@ fn gates_for_each_class_and_block() {
     let csv = String::from_utf8(sandbox.read("run/excitation/excitation.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 336 * 11);
 
-    let chosen =
-        sandbox.succeed("inspect excitation run --classes class-7,class-2 --out two --batch-size 3 --json").json();
+    let chosen = sandbox
+        .succeed("inspect excitation run --classes class-7,class-2 --out two --batch-size 3 --json")
+        .json();
     assert_eq!(chosen["classes"], json!(["class-7", "class-2"]));
     let (some, full) = (&chosen["blocks"][4], &blocks[4]);
     for (mean, other) in

@@ -8,7 +8,7 @@ use filled::{
 };
 use senet::models::{self, ModelSpec};
 use senet::net::build::{Mode, Net, overwrite};
-use senet::net::cost::{Cost, Shape, cost};
+use senet::net::cost::{Cost, cost};
 use senet::net::loss::cross_entropy;
 use senet::net::params::params;
 use senet::net::plan::InferencePlan;

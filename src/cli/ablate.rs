@@ -41,16 +41,20 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
         stop_with_input(&stop);
     }
     let _helpers = if is_helper { Vec::new() } else { start_helpers(args.jobs)? };
+    let cores = tch::get_num_threads();
     if args.jobs > 1 {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        tch::set_num_threads((cores / args.jobs as usize).max(1) as i32);
+        tch::set_num_threads((cores / args.jobs as i32).max(1));
     }
     let mut console = Console::new(args.output.quiet || is_helper);
     if !args.output.quiet && !is_helper {
         let (rows, runs) = (sweep.rows.len(), sweep.order().len());
         note(&format!("comparison by {}: {rows} rows, {runs} runs, {}", sweep.title(), dir.display()));
     }
-    let outcome = ablate::run(&sweep, &dir, &mut console, &stop)?;
+    let mut outcome = ablate::run(&sweep, &dir, &mut console, &stop)?;
+    if args.speed && !is_helper && matches!(outcome, ablate::Outcome::Finished(_)) {
+        tch::set_num_threads(cores);
+        outcome = ablate::measure_speed(&sweep, &dir, &mut console, &stop)?;
+    }
     drop(console);
     match outcome {
         _ if is_helper => Ok(0),

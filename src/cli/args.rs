@@ -344,6 +344,9 @@ pub struct AblateArgs {
     /// Train so many runs at a time; each gets its share of the cores.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS as i64))]
     pub jobs: u32,
+    /// After the runs, time all rows in turns, for speeds that can be compared.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub speed: bool,
     /// Print the rows with parameters, multiply-adds and estimated time, and train nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -188,7 +188,7 @@ impl RowObserver for Console {
                 percent(1.0 - eval.top5.accuracy)
             ),
             RowEvent::Failed(message) => format!(": failed: {message}"),
-            RowEvent::Elsewhere => return,
+            RowEvent::Timed => return self.line(&format!("timing, round {number} of {of}: {label}")),
         };
         self.line(&format!("run {number} of {of}, {label}{what}"));
     }

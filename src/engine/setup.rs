@@ -28,19 +28,25 @@ pub struct Setup {
 
 /// The data that was opened last.
 #[derive(Default)]
-pub struct OpenData(Option<(DataSpec, u64, [Arc<dyn Dataset>; 2])>);
+pub struct OpenData {
+    /// By its specification and seed.
+    last: Option<(DataSpec, u64, Halves)>,
+}
+
+/// Training and evaluation data.
+type Halves = [Arc<dyn Dataset>; 2];
 
 impl OpenData {
     /// Training and evaluation data of `experiment`.
-    fn halves(&mut self, experiment: &Experiment) -> Result<[Arc<dyn Dataset>; 2]> {
+    fn halves(&mut self, experiment: &Experiment) -> Result<Halves> {
         let Experiment { data, seed, .. } = experiment;
-        match &self.0 {
+        match &self.last {
             Some((spec, of_seed, halves)) if (spec, of_seed) == (data, seed) => Ok(halves.clone()),
             _ => {
                 // Before the new ones are opened, the old ones go.
-                self.0 = None;
+                self.last = None;
                 let halves = [data.open(Split::Train, *seed)?, data.open(Split::Eval, *seed)?];
-                self.0 = Some((data.clone(), *seed, halves.clone()));
+                self.last = Some((data.clone(), *seed, halves.clone()));
                 Ok(halves)
             }
         }

@@ -112,10 +112,10 @@ impl Axis {
         matches!(self, Self::Ratios | Self::Stages)
     }
 
-    /// What is said about its figures.
-    fn note(self) -> Option<&'static str> {
+    /// What is said about its figures, as a table of the paper or without.
+    fn note(self, table: Option<u32>) -> Option<&'static str> {
         match self {
-            Self::Ratios => Some(
+            Self::Ratios if table.is_some() => Some(
                 "the paper's millions of parameters fit SE-ResNet-50 to 0.1 only if the running statistics of batch \
                  norm (53,120 values) are counted, which are not trained; its figure for r = 8 fits with the biases of \
                  the FCs, that for r = 2 without",
@@ -456,7 +456,7 @@ impl Builder {
             key: key.to_string(),
             title: axis.title().to_string(),
             paper_table: table,
-            note: axis.note().map(str::to_string),
+            note: axis.note(table).map(str::to_string),
             control,
             entries,
         };

@@ -24,6 +24,8 @@ pub struct Results {
     pub comparisons: Vec<Comparison>,
     /// What was asked for by `all` and cannot be had from this network, and why.
     pub left_out: Vec<String>,
+    /// Whether all rows were timed in turns, or speeds are those of the runs, whenever they were.
+    pub speeds_are_in_turns: bool,
 }
 
 /// One network under one recipe; what is not known yet is `null`.
@@ -243,7 +245,8 @@ impl RowResult {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+/// The middle one, if there is any.
+pub fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let last = figures.len().checked_sub(1)?;
     Some((figures[last / 2] + figures[last.div_ceil(2)]) / 2.0)
@@ -311,13 +314,22 @@ impl Results {
             of_entry(format!("top-1 − {control}"), |entry| Some(entry.top1_difference?.to_string())),
             of_row("parameters", |row| Some(grouped(row.params))),
             of_row("multiply-adds", |row| Some(grouped(row.macs))),
-            of_row("train img/s", |row| Some(format!("{:.0}", row.train_images_per_second?))),
-            of_row("eval img/s", |row| Some(format!("{:.0}", row.eval_images_per_second?))),
+            of_row("img/s train / eval", |row| {
+                let (train, eval) = (row.train_images_per_second, row.eval_images_per_second);
+                pair(train.map(|speed| format!("{speed:.0}")), eval.map(|speed| format!("{speed:.0}")))
+            }),
             of_row("about", |row| Some(rough(row.estimated_seconds?))),
-            of_entry("paper: top-1".to_string(), |entry| Some(percent(entry.paper?.top1_error))),
-            of_entry("top-5".to_string(), |entry| Some(percent(entry.paper?.top5_error))),
-            of_entry("params, M".to_string(), |entry| Some(format!("{:.1}", entry.paper?.params_millions?))),
-            of_entry("GMACs".to_string(), |entry| Some(format!("{:.2}", entry.paper?.giga_macs?))),
+            of_entry("paper: top-1 / 5, %".to_string(), |entry| {
+                let PaperFigures { top1_error, top5_error, .. } = entry.paper?;
+                Some(format!("{:.2} / {:.2}", 100.0 * top1_error, 100.0 * top5_error))
+            }),
+            of_entry("paper: parameters / MACs".to_string(), |entry| {
+                let PaperFigures { params_millions, giga_macs, .. } = entry.paper?;
+                pair(
+                    params_millions.map(|params| format!("{params:.1} M")),
+                    giga_macs.map(|macs| format!("{macs:.2} G")),
+                )
+            }),
         ];
         Table::of_columns(columns.into_iter().filter(|(_, cells)| cells.iter().any(Option::is_some)))
     }
@@ -410,8 +422,22 @@ impl Results {
         {
             remarks.push("paper: SE-ResNet-50 on ImageNet, r = 16 unless varied, one crop".to_string());
         }
+        let estimated: f64 = self.rows.iter().filter_map(|row| row.estimated_seconds).sum();
+        if estimated > 0.0 {
+            remarks.push(format!(
+                "about {} for all, on this machine and as busy as it is now",
+                rough(estimated)
+            ));
+        }
         if self.rows.iter().any(|row| row.top1_error.is_some()) {
             remarks.push(READING.to_string());
+        }
+        if self.speeds_are_in_turns {
+            remarks.push("img/s: medians of steps on made-up images, all rows in turns".to_string());
+        } else if self.rows.iter().any(|row| row.train_images_per_second.is_some()) {
+            remarks.push(
+                "img/s: medians of the runs, loading included, whatever else the machine did".to_string(),
+            );
         }
         let failed = self.failures().into_iter();
         remarks
@@ -466,6 +492,12 @@ impl fmt::Display for Difference {
             (None, _) => Ok(()),
         }
     }
+}
+
+/// Two figures in one cell, if one of them is known.
+fn pair(one: Option<String>, other: Option<String>) -> Option<String> {
+    let or_dash = |figure: &Option<String>| figure.clone().unwrap_or_else(|| "–".to_string());
+    (one.is_some() || other.is_some()).then(|| format!("{} / {}", or_dash(&one), or_dash(&other)))
 }
 
 /// A rough length of time: `40 s`, `12 min`, `3.5 h`, `4 d`.
@@ -535,6 +567,7 @@ mod tests {
             rows,
             comparisons: vec![comparison],
             left_out: vec![],
+            speeds_are_in_turns: false,
         };
         results.settle();
         results

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! LAB/sweep.json          what is compared            LAB/rows/KEY/seed-N/         a run of a row (see RunDir)
+//! LAB/speed.json          rows timed in turns, if asked for
 //! LAB/results.json .md    the tables, written anew    LAB/rows/KEY/seed-N.lock     held by the process that trains it
 //!            .csv .html   after every run             LAB/rows/KEY/seed-N.failed   why it failed
 //! ```
@@ -16,9 +17,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 const NOTEBOOK: &str = "sweep.json";
 const ROWS: &str = "rows";
+const SPEED: &str = "speed.json";
 
 /// An existing folder of a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +42,7 @@ impl LabDir {
         let lab = Self { path: path.to_path_buf() };
         // Another process may have begun a moment ago, and not written its notebook yet.
         let ours = |name: &str| {
-            name.starts_with(['.']) || name.starts_with("results.") || [ROWS, NOTEBOOK].contains(&name)
+            name.starts_with(['.']) || name.starts_with("results.") || [ROWS, NOTEBOOK, SPEED].contains(&name)
         };
         let mut entries = fs::read_dir(path).into_iter().flatten().flatten();
         if path.is_file() || entries.any(|entry| !ours(&entry.file_name().to_string_lossy())) {
@@ -120,13 +123,15 @@ impl LabDir {
         files::write_atomic(&self.failed(key, seed), message.as_bytes())
     }
 
-    /// Why a run failed, if it did.
+    /// Why a run failed, if it did, at any time or after `since`.
     ///
     /// # Errors
     /// When the note cannot be read.
-    pub fn failure(&self, key: &str, seed: u64) -> Result<Option<String>> {
+    pub fn failure(&self, key: &str, seed: u64, since: Option<SystemTime>) -> Result<Option<String>> {
         let path = self.failed(key, seed);
-        if path.is_file() { files::read_text(&path).map(Some) } else { Ok(None) }
+        let noted = fs::metadata(&path).and_then(|note| note.modified());
+        let counts = noted.is_ok_and(|noted| since.is_none_or(|since| noted >= since));
+        if counts { files::read_text(&path).map(Some) } else { Ok(None) }
     }
 
     /// Forgets that a run failed: it is tried again.
@@ -139,6 +144,26 @@ impl LabDir {
             return Ok(());
         }
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// What rows were timed at, by their keys; nothing where none was.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn speeds<T: DeserializeOwned + Default>(&self) -> Result<T> {
+        let path = self.path.join(SPEED);
+        if !path.is_file() {
+            return Ok(T::default());
+        }
+        serde_json::from_slice(&files::read(&path)?).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Saves what rows were timed at.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_speeds(&self, speeds: &impl Serialize) -> Result<()> {
+        write_json(&self.path.join(SPEED), speeds)
     }
 
     /// Writes the tables, in every form.

@@ -164,6 +164,7 @@ mod tests {
             rows,
             comparisons,
             left_out: vec!["a < b".into()],
+            speeds_are_in_turns: false,
         };
         results.settle();
         results

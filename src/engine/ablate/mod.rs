@@ -4,6 +4,11 @@
 //! Several processes can work on one folder: each takes the next run that nobody holds (a lock on a file beside the
 //! run's folder), so side by side is the same command, more than once.
 
+mod basis;
+mod speed;
+
+pub use speed::measure_speed;
+
 use super::bench;
 use super::setup::{OpenData, Setup};
 use super::train::{self, Summary};
@@ -11,16 +16,15 @@ use super::{Context, StopFlag};
 use crate::error::{Kind, Result, problem, usage};
 use crate::experiment::Experiment;
 use crate::experiment::sweep::{Row, Sweep};
-use crate::models;
-use crate::net::cost::{Cost, Shape, cost};
-use crate::report::comparison::{Measured, Results, RowResult, Run, State};
+use crate::report::comparison::{Measured, Results, State, median};
 use crate::report::event::{Evaluation, Observer};
 use crate::run::{Checkpoint, LabDir, Provenance, RunDir, checkpoint};
+use basis::Basis;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use speed::{Speed, Speeds};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How a comparison ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,12 +42,12 @@ pub enum RowEvent<'a> {
     Begins,
     /// It was done before.
     Kept,
+    /// Its row is timed; the numbers are those of the round.
+    Timed,
     /// It is done.
     Done(&'a Evaluation),
     /// It failed.
     Failed(&'a str),
-    /// All that is left is in the hands of other processes.
-    Elsewhere,
 }
 
 /// Someone who wants to know about the rows, and about the run of each.
@@ -72,112 +76,11 @@ pub fn plan(sweep: &Sweep) -> Result<Results> {
     Ok(results)
 }
 
-/// What a comparison has learned of its data: its counts rest on it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Basis {
-    channels: i64,
-    size: i64,
-    classes: i64,
-    /// Samples that a run trains on, epochs taken together.
-    trained_samples: f64,
-    /// Samples that a run evaluates, epochs taken together.
-    evaluated_samples: f64,
-    /// Data and recipe in words.
-    setting: Vec<String>,
-}
-
 /// What a folder compares: everything that any command has compared there.
 #[derive(Debug, Serialize, Deserialize)]
 struct Notebook {
     sweep: Sweep,
     basis: Basis,
-}
-
-/// Images of ImageNet-1k, for training and for evaluation.
-const IMAGENET: [usize; 2] = [1_281_167, 50_000];
-
-/// From this height on, a network was made for photographs.
-const PHOTOGRAPH: i64 = 200;
-
-impl Basis {
-    /// The data of `base`; or, where none is named and the network was made for photographs, ImageNet.
-    fn of(base: &Experiment) -> Result<Self> {
-        let (entry, _) = models::find(&base.model.name)?;
-        if base.data.is_unnamed() && entry.input.height >= PHOTOGRAPH {
-            let name = &base.model.name;
-            let data = format!(
-                "counted for ImageNet, {}: no data is named, and {name} was made for it",
-                entry.input
-            );
-            return Ok(Self::new(base, entry.input, entry.classes, IMAGENET, data));
-        }
-        let setup = Setup::for_training(base.clone())?;
-        let data = &setup.experiment.data;
-        let input = Shape::square(setup.train.channels() as i64, data.size.expect("resolved") as i64);
-        let (samples, classes) = ([setup.train.len(), setup.eval.len()], setup.train.classes().len());
-        let [train, eval] = samples;
-        let words = format!(
-            "{}: {train} training and {eval} evaluation images, {input}, {classes} classes",
-            data.in_words()
-        );
-        Ok(Self::new(base, input, classes as i64, samples, words))
-    }
-
-    fn new(base: &Experiment, input: Shape, classes: i64, [train, eval]: [usize; 2], data: String) -> Self {
-        let Experiment { train: spec, optim, model, .. } = base;
-        let steps_per_epoch = train.div_ceil(spec.batch_size) as u64;
-        let epochs = spec.duration.steps(steps_per_epoch, 0) as f64 / steps_per_epoch as f64;
-        let biases = if model.se.bias { "with biases" } else { "without biases" };
-        let recipe = format!(
-            "{}, {} in batches of {}, peak learning rate {}; SE has r = {} {biases}, unless a row says otherwise",
-            model.name, spec.duration, spec.batch_size, optim.lr, model.se.reduction
-        );
-        Self {
-            channels: input.channels,
-            size: input.height,
-            classes,
-            trained_samples: epochs * train as f64,
-            evaluated_samples: epochs.ceil() * eval as f64,
-            setting: vec![data, recipe],
-        }
-    }
-
-    fn input(&self) -> Shape {
-        Shape::square(self.channels, self.size)
-    }
-
-    /// The table of `sweep` with nothing but counts in it.
-    fn results(&self, sweep: &Sweep) -> Result<Results> {
-        let row = |row: &Row| -> Result<RowResult> {
-            let node = row.experiment.model.describe(self.channels, self.classes)?;
-            Ok(empty(sweep, row, &cost(&node, self.input())?))
-        };
-        Ok(Results {
-            title: sweep.title(),
-            model: sweep.base.model.name.clone(),
-            setting: self.setting.clone(),
-            seeds: sweep.seeds.clone(),
-            rows: sweep.rows.iter().map(row).collect::<Result<_>>()?,
-            comparisons: sweep.comparisons.clone(),
-            left_out: sweep.left_out.clone(),
-        })
-    }
-}
-
-/// A row of which nothing but its counts is known.
-fn empty(sweep: &Sweep, row: &Row, cost: &Cost) -> RowResult {
-    let model = &row.experiment.model;
-    let has_se = models::find(&model.name).is_ok_and(|(_, has_se)| has_se);
-    RowResult {
-        label: row.label.clone(),
-        key: row.key.clone(),
-        model: model.name.clone(),
-        reduction: has_se.then_some(model.se.reduction),
-        params: cost.params.trainable,
-        macs: cost.macs,
-        runs: sweep.seeds.iter().map(|seed| Run { seed: *seed, state: State::Open }).collect(),
-        ..RowResult::default()
-    }
 }
 
 /// Trains all runs of `sweep` below `dir` that are not done, and keeps the tables there: JSON, Markdown, CSV and a page.
@@ -193,52 +96,95 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
     }
     let lab = Lab::open(sweep, dir)?;
     let order = sweep.order();
-    let mut settled = HashSet::new();
-    loop {
-        let mut elsewhere = 0;
-        for (at, (row, seed)) in
-            order.iter().enumerate().filter(|(at, _)| !settled.contains(at)).collect::<Vec<_>>()
-        {
-            let label = labelled(row, *seed, sweep);
-            let mut tell = |event: RowEvent<'_>| observer.row(at + 1, order.len(), &label, event);
-            if lab.measured(row, *seed)?.is_some() {
-                tell(RowEvent::Kept);
-                settled.insert(at);
-                continue;
+    let (started, mut open_runs) = (SystemTime::now(), (0..order.len()).collect::<Vec<_>>());
+    while !open_runs.is_empty() {
+        let mut elsewhere = Vec::new();
+        for at in open_runs {
+            let (row, seed) = order[at];
+            let run =
+                OneRun { row, seed, number: at + 1, of: order.len(), label: labelled(row, seed, sweep) };
+            match attend(&lab, &run, started, &mut data, observer, stop)? {
+                Attended::Settled => lab.save()?,
+                Attended::Elsewhere => elsewhere.push(at),
+                Attended::Interrupted => return Ok(Outcome::Interrupted(lab.results(sweep)?)),
             }
-            let Some(_lock) = lab.dir.lock(&row.key, *seed)? else {
-                elsewhere += 1;
-                continue;
-            };
-            tell(RowEvent::Begins);
-            lab.dir.clear_failure(&row.key, *seed)?;
-            match one(&row.of_seed(*seed), &lab.dir.run(&row.key, *seed), &mut data, observer, stop) {
-                Ok(train::Outcome::Interrupted { .. }) => {
-                    return Ok(Outcome::Interrupted(lab.results(sweep)?));
-                }
-                Ok(train::Outcome::Finished(summary)) => {
-                    observer.row(at + 1, order.len(), &label, RowEvent::Done(&summary.eval));
-                }
-                Err(error) if concerns_all(&error) => return Err(error),
-                Err(error) => {
-                    let message = format!("{error:#}");
-                    lab.dir.note_failure(&row.key, *seed, &message)?;
-                    observer.row(at + 1, order.len(), &label, RowEvent::Failed(&message));
-                }
-            }
-            settled.insert(at);
-            lab.save()?;
         }
-        if elsewhere == 0 {
-            lab.save()?;
-            return Ok(Outcome::Finished(lab.results(sweep)?));
+        open_runs = elsewhere;
+        if !open_runs.is_empty() {
+            thread::sleep(LOOK_EVERY);
         }
-        if stop.is_set() {
-            return Ok(Outcome::Interrupted(lab.results(sweep)?));
-        }
-        observer.row(order.len() - elsewhere, order.len(), "", RowEvent::Elsewhere);
-        thread::sleep(LOOK_EVERY);
     }
+    Ok(Outcome::Finished(lab.results(sweep)?))
+}
+
+/// A run among those of the comparison.
+struct OneRun<'a> {
+    row: &'a Row,
+    seed: u64,
+    number: usize,
+    of: usize,
+    label: String,
+}
+
+impl OneRun<'_> {
+    fn tell(&self, observer: &mut dyn RowObserver, event: RowEvent<'_>) {
+        observer.row(self.number, self.of, &self.label, event);
+    }
+}
+
+/// What became of a run for now.
+enum Attended {
+    /// It is done, or has failed.
+    Settled,
+    /// Another process has it.
+    Elsewhere,
+    /// It was asked to stop and has saved itself.
+    Interrupted,
+}
+
+/// Keeps a run that is done, leaves one that another process has, and trains the rest.
+fn attend(
+    lab: &Lab,
+    run: &OneRun<'_>,
+    started: SystemTime,
+    data: &mut OpenData,
+    observer: &mut dyn RowObserver,
+    stop: &StopFlag,
+) -> Result<Attended> {
+    let (row, seed, dir) = (run.row, run.seed, &lab.dir);
+    let kept = |observer: &mut dyn RowObserver| {
+        run.tell(observer, RowEvent::Kept);
+        Ok(Attended::Settled)
+    };
+    if lab.measured(row, seed)?.is_some() {
+        return kept(observer);
+    }
+    if stop.is_set() {
+        return Ok(Attended::Interrupted);
+    }
+    let Some(_lock) = dir.lock(&row.key, seed)? else { return Ok(Attended::Elsewhere) };
+    // It may have been finished just before the lock became free.
+    if lab.measured(row, seed)?.is_some() {
+        return kept(observer);
+    }
+    // What failed before this command is tried again; what failed beside it, in another process, is not.
+    if let Some(message) = dir.failure(&row.key, seed, Some(started))? {
+        run.tell(observer, RowEvent::Failed(&message));
+        return Ok(Attended::Settled);
+    }
+    run.tell(observer, RowEvent::Begins);
+    dir.clear_failure(&row.key, seed)?;
+    match one(&row.of_seed(seed), &dir.run(&row.key, seed), data, observer, stop) {
+        Ok(train::Outcome::Interrupted { .. }) => return Ok(Attended::Interrupted),
+        Ok(train::Outcome::Finished(summary)) => run.tell(observer, RowEvent::Done(&summary.eval)),
+        Err(error) if concerns_all(&error) => return Err(error),
+        Err(error) => {
+            let message = format!("{error:#}");
+            dir.note_failure(&row.key, seed, &message)?;
+            run.tell(observer, RowEvent::Failed(&message));
+        }
+    }
+    Ok(Attended::Settled)
 }
 
 /// The tables of a comparison that was made before, from its records alone.
@@ -303,7 +249,7 @@ impl Lab {
             for run in &mut result.runs {
                 run.state = match self.measured(row, run.seed)? {
                     Some(measured) => State::Done(measured),
-                    None => match self.dir.failure(&row.key, run.seed)? {
+                    None => match self.dir.failure(&row.key, run.seed, None)? {
                         Some(message) => State::Failed { message },
                         None => State::Open,
                     },
@@ -311,6 +257,14 @@ impl Lab {
             }
         }
         results.settle();
+        let speeds: Speeds = self.dir.speeds()?;
+        for row in &mut results.rows {
+            if let Some(Speed { train, eval }) = speeds.get(&row.key) {
+                row.train_images_per_second = median(train.clone()).or(row.train_images_per_second);
+                row.eval_images_per_second = median(eval.clone()).or(row.eval_images_per_second);
+            }
+        }
+        results.speeds_are_in_turns = results.rows.iter().all(|row| speeds.contains_key(&row.key));
         Ok(results)
     }
 
