@@ -140,24 +140,35 @@ Examples:
   senet eval --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET
   senet eval --without-se stage5         what the trained SE blocks of the last stage are worth")]
 pub struct EvalArgs {
+    /// What to evaluate.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Print top-5 as well.
+    #[arg(long)]
+    pub top5: bool,
+    /// Leave trained SE blocks out: `all`, a stage (`stage5`), or the start of a block's name (`layer4.2`).
+    #[arg(long, value_name = "BLOCKS,…", value_delimiter = ',')]
+    pub without_se: Vec<String>,
+    /// How to report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A trained network, and the images that it is looked at on.
+#[derive(Debug, Args)]
+pub struct SubjectArgs {
     /// Folder of the run; default: the newest below runs/.
     #[arg(conflicts_with = "weights")]
     pub run: Option<PathBuf>,
-    /// Evaluate a file of weights instead of a run.
+    /// A file of weights instead of a run.
     #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "checkpoint")]
     pub weights: Option<PathBuf>,
     /// Network that the weights belong to, if the file does not say it.
     #[arg(long, value_name = "NAME", requires = "weights")]
     pub model: Option<String>,
-    /// Print top-5 as well.
-    #[arg(long)]
-    pub top5: bool,
-    /// Which weights.
+    /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
-    /// Leave trained SE blocks out: `all`, a stage (`stage5`), or the start of a block's name (`layer4.2`).
-    #[arg(long, value_name = "BLOCKS,…", value_delimiter = ',')]
-    pub without_se: Vec<String>,
     /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -167,9 +178,6 @@ pub struct EvalArgs {
     /// auto, cpu, cuda or cuda:N; default: the run's.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// How to report.
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 /// A checkpoint of a run.
@@ -430,31 +438,13 @@ Examples:
 
 Writes excitation.csv, excitation.json and excitation.html, a page with plots.")]
 pub struct ExcitationArgs {
-    /// Folder of the run; default: the newest below runs/.
-    #[arg(conflicts_with = "weights")]
-    pub run: Option<PathBuf>,
-    /// Look into a file of weights instead of a run.
-    #[arg(long, value_name = "FILE", requires_all = ["data", "out"], conflicts_with = "checkpoint")]
-    pub weights: Option<PathBuf>,
-    /// Network that the weights belong to, if the file does not say it.
-    #[arg(long, value_name = "NAME", requires = "weights")]
-    pub model: Option<String>,
-    /// Which weights of the run.
-    #[arg(long, value_enum, default_value_t = Which::Last)]
-    pub checkpoint: Which,
+    /// What to look into.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
     /// Classes that are shown one by one; default: all, up to 20.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub classes: Vec<String>,
-    /// Other data than the run's.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Images in a step.
-    #[arg(long, value_name = "N", value_parser = batch_size())]
-    pub batch_size: Option<u32>,
-    /// auto, cpu, cuda or cuda:N; default: the run's.
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-    /// Folder for the files; default: `excitation` in the run's folder.
+    /// Folder for the files; default: `excitation` in the run's folder, or here.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// How to report.

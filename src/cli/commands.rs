@@ -2,7 +2,8 @@
 
 use super::INTERRUPTED;
 use super::args::{
-    BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SummaryArgs, TrainArgs, Which,
+    BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SubjectArgs, SummaryArgs, TrainArgs,
+    Which,
 };
 use super::output::{Console, evaluation_lines, note, print, print_json};
 use super::weights::model_spec;
@@ -21,7 +22,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where runs go by default.
 pub(super) const RUNS: &str = "runs";
@@ -123,26 +124,49 @@ pub(super) fn open_run(path: Option<&Path>) -> Result<RunDir> {
     }
 }
 
-pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
-    let request = eval::Request {
+/// Where a trained network comes from.
+pub(super) enum Source {
+    Run(RunDir, Checkpoint),
+    File(PathBuf, Option<ModelSpec>),
+}
+
+impl Source {
+    pub(super) fn of(args: &SubjectArgs) -> Result<Self> {
+        Ok(match &args.weights {
+            Some(path) => Self::File(path.clone(), args.model.as_deref().map(model_spec).transpose()?),
+            None => Self::Run(open_run(args.run.as_deref())?, args.checkpoint.into()),
+        })
+    }
+
+    pub(super) fn subject(&self) -> eval::Subject<'_> {
+        match self {
+            Self::Run(run, checkpoint) => eval::Subject::Run(run, *checkpoint),
+            Self::File(path, model) => eval::Subject::File(path, model.as_ref()),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Run(run, _) => run.path(),
+            Self::File(path, _) => path,
+        }
+    }
+}
+
+/// What else the words say about looking at a trained network.
+pub(super) fn request(args: &SubjectArgs, without_se: &[String]) -> eval::Request {
+    eval::Request {
         data: args.data.clone(),
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
-        without_se: args.without_se.clone(),
-    };
+        without_se: without_se.to_vec(),
+    }
+}
+
+pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
     let mut console = Console::new(args.output.quiet);
-    let spec = args.model.as_deref().map(model_spec).transpose()?;
-    let (source, outcome) = match &args.weights {
-        Some(path) => {
-            let subject = eval::Subject::File(path, spec.as_ref());
-            (path.clone(), eval::run(subject, &request, &mut console)?)
-        }
-        None => {
-            let run = open_run(args.run.as_deref())?;
-            let subject = eval::Subject::Run(&run, args.checkpoint.into());
-            (run.path().to_path_buf(), eval::run(subject, &request, &mut console)?)
-        }
-    };
+    let source = Source::of(&args.subject)?;
+    let outcome = eval::run(source.subject(), &request(&args.subject, &args.without_se), &mut console)?;
     drop(console);
     if let Some(warning) = &outcome.warning {
         note(&format!("warning: {warning}"));
@@ -164,12 +188,12 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
             #[serde(flatten)]
             evaluation: Evaluation,
         }
-        let is_run = args.weights.is_none();
-        let which = if args.checkpoint == Which::Last { "last" } else { "best" };
+        let (is_run, path) = (matches!(source, Source::Run(..)), source.path());
+        let which = if args.subject.checkpoint == Which::Last { "last" } else { "best" };
         let eval::Outcome { model, step, evaluation, .. } = &outcome;
         print_json(&Document {
-            run: is_run.then_some(source.as_path()),
-            weights: (!is_run).then_some(source.as_path()),
+            run: is_run.then_some(path),
+            weights: (!is_run).then_some(path),
             model,
             checkpoint: is_run.then_some(which),
             step: *step,
@@ -179,7 +203,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
     } else {
         if !args.output.quiet {
             let step = outcome.step.map_or(String::new(), |step| format!(" after step {step}"));
-            note(&format!("{}, {}{step}", source.display(), outcome.model));
+            note(&format!("{}, {}{step}", source.path().display(), outcome.model));
         }
         print(&evaluation_lines(&outcome.evaluation, args.top5))?;
     }

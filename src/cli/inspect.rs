@@ -1,44 +1,31 @@
 //! `senet inspect`.
 
 use super::args::ExcitationArgs;
-use super::commands::open_run;
+use super::commands::{Source, request};
 use super::output::{Console, note, print, print_json};
-use super::weights::model_spec;
-use crate::engine::{eval, inspect};
+use crate::engine::inspect;
 use crate::error::Result;
 use crate::files;
 use crate::report::excitation::{BlockGates, Excitation, csv};
 use crate::report::page;
 use crate::report::table::{Table, percent};
+use std::path::Path;
 
 pub(super) fn excitation(args: &ExcitationArgs) -> Result<u8> {
-    let request = eval::Request {
-        data: args.data.clone(),
-        batch_size: args.batch_size.map(|size| size as usize),
-        device: args.device.clone(),
-        without_se: Vec::new(),
-    };
     let mut console = Console::new(args.output.quiet);
-    let spec = args.model.as_deref().map(model_spec).transpose()?;
-    let (source, out, (mut found, warning)) = match &args.weights {
-        Some(path) => {
-            let subject = eval::Subject::File(path, spec.as_ref());
-            let found = inspect::excitation(subject, &request, &args.classes, &mut console)?;
-            (path.clone(), args.out.clone().unwrap_or_default(), found)
-        }
-        None => {
-            let run = open_run(args.run.as_deref())?;
-            let subject = eval::Subject::Run(&run, args.checkpoint.into());
-            let found = inspect::excitation(subject, &request, &args.classes, &mut console)?;
-            let out = args.out.clone().unwrap_or_else(|| run.path().join("excitation"));
-            (run.path().to_path_buf(), out, found)
-        }
+    let source = Source::of(&args.subject)?;
+    let request = request(&args.subject, &[]);
+    let (mut found, warning) = inspect::excitation(source.subject(), &request, &args.classes, &mut console)?;
+    let beside = match &source {
+        Source::Run(run, _) => run.path(),
+        Source::File(..) => Path::new(""),
     };
+    let out = args.out.clone().unwrap_or_else(|| beside.join("excitation"));
     drop(console);
     if let Some(warning) = warning {
         note(&format!("warning: {warning}"));
     }
-    found.setting.insert(0, format!("weights of {}", source.display()));
+    found.setting.insert(0, format!("weights of {}", source.path().display()));
     files::create_dir(&out)?;
     let write = |name: &str, text: &str| files::write_atomic(&out.join(name), text.as_bytes());
     write("excitation.json", &(serde_json::to_string_pretty(&found)? + "\n"))?;
