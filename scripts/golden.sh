@@ -6,3 +6,4 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/senet/golden-venv
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install --quiet --requirement scripts/requirements.txt
 "$venv/bin/python" scripts/golden.py
+"$venv/bin/python" scripts/golden_pixels.py

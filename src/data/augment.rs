@@ -1,9 +1,8 @@
 //! From an image to the pixels that a network sees. Every function is pure: randomness is passed in.
 
-use super::{Crop, DataSpec, Image, Split};
+use super::sample::Workbench;
+use super::{Crop, DataSpec, Image, Split, decode};
 use crate::error::Result;
-use fast_image_resize::images::{Image as FirImage, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use rand::Rng;
 
 /// A part of an image in pixels; may be fractional.
@@ -17,6 +16,16 @@ pub struct Window {
     pub width: f64,
     /// Height.
     pub height: f64,
+    /// Whether the part is cut out before it is resampled, so that the filter sees nothing beside it.
+    pub closed: bool,
+}
+
+impl Window {
+    /// The same part of an image that is `divisor` times smaller.
+    pub fn divided_by(self, divisor: f64) -> Self {
+        let [x, y, width, height] = [self.x, self.y, self.width, self.height].map(|length| length / divisor);
+        Self { x, y, width, height, ..self }
+    }
 }
 
 /// Everything that is done to one sample of one split.
@@ -52,18 +61,17 @@ impl Transform {
     ///
     /// # Errors
     /// When the image has no pixels.
-    pub fn apply(&self, image: &Image, random: &mut impl Rng, out: &mut [u8]) -> Result<()> {
+    pub fn apply(
+        &self,
+        image: &Image,
+        bench: &mut Workbench,
+        random: &mut impl Rng,
+        out: &mut [u8],
+    ) -> Result<()> {
         match self.crop {
-            Crop::None => {
-                resample(
-                    image,
-                    centre_window(image.width, image.height, self.resize, self.size),
-                    self.size,
-                    out,
-                )?;
-            }
-            Crop::Resized => {
-                resample(image, random_window(image.width, image.height, random), self.size, out)?
+            Crop::None | Crop::Resized => {
+                let window = self.window(image.width, image.height, random);
+                bench.resample(image, window, self.size, out)?;
             }
             Crop::Pad => {
                 let steps = 0..=2 * self.padding;
@@ -74,17 +82,49 @@ impl Transform {
                 } else {
                     let window = centre_window(image.width, image.height, self.size, self.size);
                     let mut fitted = vec![0; out.len()];
-                    resample(image, window, self.size, &mut fitted)?;
+                    bench.resample(image, window, self.size, &mut fitted)?;
                     let (width, height, channels) = (self.size, self.size, image.channels);
                     let fitted = Image { width, height, channels, pixels: fitted };
                     shifted(&fitted, shift(right), shift(down), out);
                 }
             }
         }
-        if self.flip && random.random::<bool>() {
-            mirror(out, self.size, image.channels);
-        }
+        self.maybe_mirror(image.channels, random, out);
         Ok(())
+    }
+
+    /// The same of an encoded image, in RGB; of a JPEG no more is decoded than is needed.
+    ///
+    /// # Errors
+    /// When the bytes are no image, end early or promise an absurd size.
+    pub fn apply_encoded(
+        &self,
+        bytes: &[u8],
+        bench: &mut Workbench,
+        random: &mut impl Rng,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if self.crop == Crop::Pad {
+            return self.apply(&decode::decode(bytes)?, bench, random, out);
+        }
+        bench.sample(bytes, self.size, |width, height| self.window(width, height, random), out)?;
+        self.maybe_mirror(3, random, out);
+        Ok(())
+    }
+
+    /// The part of an image that becomes the sample, where no zeros are put around it.
+    fn window(&self, width: usize, height: usize, random: &mut impl Rng) -> Window {
+        match self.crop {
+            Crop::Resized => random_window(width, height, random),
+            Crop::None | Crop::Pad => centre_window(width, height, self.resize, self.size),
+        }
+    }
+
+    /// Mirrors every other sample.
+    fn maybe_mirror(&self, channels: usize, random: &mut impl Rng, out: &mut [u8]) {
+        if self.flip && random.random::<bool>() {
+            mirror(out, self.size, channels);
+        }
     }
 }
 
@@ -102,6 +142,7 @@ pub fn centre_window(width: usize, height: usize, resize: usize, size: usize) ->
         y: offset(new_height) * y_scale,
         width: size as f64 * x_scale,
         height: size as f64 * y_scale,
+        closed: false,
     }
 }
 
@@ -118,7 +159,7 @@ pub fn random_window(width: usize, height: usize, random: &mut impl Rng) -> Wind
         if (1..=width).contains(&part_w) && (1..=height).contains(&part_h) {
             let x = random.random_range(0..=width - part_w) as f64;
             let y = random.random_range(0..=height - part_h) as f64;
-            return Window { x, y, width: part_w as f64, height: part_h as f64 };
+            return Window { x, y, width: part_w as f64, height: part_h as f64, closed: true };
         }
     }
     let (part_w, part_h) = if w / h < flattest {
@@ -129,24 +170,7 @@ pub fn random_window(width: usize, height: usize, random: &mut impl Rng) -> Wind
         (w, h)
     };
     let centred = |side: f64, part: f64| ((side - part) / 2.0).floor();
-    Window { x: centred(w, part_w), y: centred(h, part_h), width: part_w, height: part_h }
-}
-
-/// Resamples `window` to `size` × `size` with a bilinear filter that widens when it shrinks (Pillow's).
-fn resample(image: &Image, window: Window, size: usize, out: &mut [u8]) -> Result<()> {
-    let whole = Window { x: 0.0, y: 0.0, width: size as f64, height: size as f64 };
-    if (image.width, image.height) == (size, size) && window == whole {
-        out.copy_from_slice(&image.pixels);
-        return Ok(());
-    }
-    let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
-    let source = ImageRef::new(image.width as u32, image.height as u32, &image.pixels, kind)?;
-    let mut target = FirImage::from_slice_u8(size as u32, size as u32, out, kind)?;
-    let options = ResizeOptions::new()
-        .crop(window.x, window.y, window.width, window.height)
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options)?;
-    Ok(())
+    Window { x: centred(w, part_w), y: centred(h, part_h), width: part_w, height: part_h, closed: true }
 }
 
 /// The image moved left by `right` and up by `down` pixels, zeros where nothing is.
@@ -173,10 +197,9 @@ fn shifted(image: &Image, right: isize, down: isize, out: &mut [u8]) {
 /// Mirrors `pixels` left to right.
 fn mirror(pixels: &mut [u8], width: usize, channels: usize) {
     for row in pixels.chunks_exact_mut(width * channels) {
-        for x in 0..width / 2 {
-            for channel in 0..channels {
-                row.swap(x * channels + channel, (width - 1 - x) * channels + channel);
-            }
+        match channels {
+            1 => row.reverse(),
+            _ => row.as_chunks_mut::<3>().0.reverse(),
         }
     }
 }
@@ -239,7 +262,8 @@ mod tests {
         let source = image(4, 4, 1);
         let mut out = vec![0; 16];
         let mut random = rng::stream(0, "test", [0, 0]);
-        Transform::new(&spec, Split::Eval).apply(&source, &mut random, &mut out).unwrap();
+        let mut bench = Workbench::new();
+        Transform::new(&spec, Split::Eval).apply(&source, &mut bench, &mut random, &mut out).unwrap();
         assert_eq!(out, source.pixels);
     }
 }

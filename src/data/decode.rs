@@ -1,10 +1,10 @@
 //! From the bytes of an image file to RGB. What a file is, its first bytes say, not its name.
 
 use super::Image;
+use super::jpeg::{Jpeg, Region, Scale};
 use crate::error::{Result, failed};
 use image::{DynamicImage, ImageError, ImageReader, Limits};
 use std::io::Cursor;
-use turbojpeg::{Decompressor, PixelFormat};
 
 /// No photograph has more; a header that promises more is a mistake or an attack.
 const MAX_PIXELS: usize = 1 << 28;
@@ -48,25 +48,17 @@ pub fn decode(bytes: &[u8]) -> Result<Image> {
 /// A JPEG's pixels, or `None` where libjpeg-turbo cannot give RGB (CMYK) or has doubts about the data; the
 /// other decoder then has the last word.
 fn decode_jpeg(bytes: &[u8]) -> Result<Option<Image>> {
-    let mut decoder = Decompressor::new()?;
-    let Ok(header) = decoder.read_header(bytes) else { return Ok(None) };
-    let (width, height) = (header.width, header.height);
+    let Some(jpeg) = Jpeg::open(bytes)? else { return Ok(None) };
+    let (width, height) = jpeg.size();
     check_size(width, height)?;
-    let mut pixels = vec![0; width * height * 3];
-    let target = turbojpeg::Image {
-        pixels: pixels.as_mut_slice(),
-        width,
-        pitch: width * 3,
-        height,
-        format: PixelFormat::RGB,
-    };
-    match decoder.decompress(bytes, target) {
-        Ok(()) => Ok(Some(Image { width, height, channels: 3, pixels })),
-        Err(_) => Ok(None),
-    }
+    let mut pixels = Vec::new();
+    let whole = Region { x: 0, y: 0, width, height };
+    let decoded = jpeg.decode(whole, Scale::Whole, &mut pixels);
+    Ok(decoded.map(|_| Image { width, height, channels: 3, pixels }))
 }
 
-fn check_size(width: usize, height: usize) -> Result<()> {
+/// Refuses what is no size for a photograph, before memory is asked for.
+pub(super) fn check_size(width: usize, height: usize) -> Result<()> {
     match width.checked_mul(height) {
         Some(1..=MAX_PIXELS) => Ok(()),
         _ => Err(failed(format!("{width} × {height} pixels are not a size for a photograph")).into()),

@@ -4,7 +4,8 @@ use super::{Dataset, Image, Split, decode};
 use crate::error::{Result, failed};
 use crate::files;
 use anyhow::Context;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Images in class folders; only the paths are in memory.
@@ -112,11 +113,22 @@ impl Dataset for FolderDataset {
     }
 
     fn image(&self, index: usize) -> Result<Image> {
+        let bytes = files::read(self.path(index))?;
+        decode::decode(&bytes).map_err(|error| self.undecodable(index, &error))
+    }
+
+    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
         let path = self.path(index);
-        decode::decode(&files::read(path)?).map_err(|error| {
-            failed(format!("cannot decode {}: {error:#}", path.display()))
-                .hint("remove or replace the file")
-                .into()
-        })
+        bytes.clear();
+        let mut read = || File::open(path)?.read_to_end(bytes);
+        read().with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(true)
+    }
+
+    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
+        let path = self.path(index);
+        failed(format!("cannot decode {}: {error:#}", path.display()))
+            .hint("remove or replace the file")
+            .into()
     }
 }

@@ -4,6 +4,7 @@
 //! changes nothing but the speed. At most `AHEAD` batches a thread wait, and their buffers are used again.
 
 use super::augment::Transform;
+use super::sample::Workbench;
 use super::{DataSpec, Dataset, Split, order};
 use crate::error::{Result, failed};
 use crate::rng;
@@ -62,7 +63,7 @@ impl Plan {
     }
 
     /// Makes batch `index` in `pixels`, whatever that buffer held before.
-    fn fill(&self, index: usize, mut pixels: Vec<u8>) -> Result<HostBatch> {
+    fn fill(&self, index: usize, mut pixels: Vec<u8>, tools: &mut Tools) -> Result<HostBatch> {
         let start = index * self.batch_size;
         let samples = &self.order[start..(start + self.batch_size).min(self.order.len())];
         let sample_bytes = self.transform.size() * self.transform.size() * self.dataset.channels();
@@ -77,11 +78,25 @@ impl Plan {
         pixels.resize(bytes, 0);
         for (&sample, out) in samples.iter().zip(pixels.chunks_exact_mut(sample_bytes)) {
             let mut random = rng::stream(self.seed, "augment", [self.epoch, sample as u64]);
-            self.transform.apply(&self.dataset.image(sample)?, &mut random, out)?;
+            if self.dataset.encoded(sample, &mut tools.bytes)? {
+                self.transform
+                    .apply_encoded(&tools.bytes, &mut tools.bench, &mut random, out)
+                    .map_err(|error| self.dataset.undecodable(sample, &error))?;
+            } else {
+                self.transform.apply(&self.dataset.image(sample)?, &mut tools.bench, &mut random, out)?;
+            }
         }
         let labels = samples.iter().map(|&sample| self.dataset.label(sample) as i64).collect();
         Ok(HostBatch { pixels, labels })
     }
+}
+
+/// What a thread uses again from sample to sample.
+#[derive(Default)]
+struct Tools {
+    bench: Workbench,
+    /// An encoded image.
+    bytes: Vec<u8>,
 }
 
 struct HostBatch {
@@ -139,6 +154,7 @@ impl Shared {
 
     /// One thread's life: take the next batch number, fill the batch, hand it over.
     fn work(&self) {
+        let mut tools = Tools::default();
         let mut state = self.lock();
         loop {
             if state.stopped || state.next_to_fill >= self.plan.batches() {
@@ -152,7 +168,7 @@ impl Shared {
             state.next_to_fill += 1;
             let buffer = state.spare.pop().unwrap_or_default();
             drop(state);
-            let batch = catch_unwind(AssertUnwindSafe(|| self.plan.fill(index, buffer)))
+            let batch = catch_unwind(AssertUnwindSafe(|| self.plan.fill(index, buffer, &mut tools)))
                 .unwrap_or_else(|_| Err(failed(format!("a loader thread crashed on batch {index}")).into()));
             state = self.lock();
             state.filled.insert(index, batch);

@@ -9,8 +9,10 @@ pub mod decode;
 pub mod folder;
 pub mod idx;
 pub mod images;
+mod jpeg;
 pub mod loader;
 pub mod order;
+pub mod sample;
 pub mod synthetic;
 
 use crate::error::{Result, failed, usage};
@@ -71,6 +73,18 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// When the sample cannot be read or decoded; the message names its file.
     fn image(&self, index: usize) -> Result<Image>;
+    /// Puts the bytes of sample `index`'s RGB image file into `bytes`, in place of what was there, and returns true; or
+    /// returns false where samples are no files. Of a file no more is then decoded than is needed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn encoded(&self, _index: usize, _bytes: &mut Vec<u8>) -> Result<bool> {
+        Ok(false)
+    }
+    /// What is said of an encoded sample that cannot be decoded because of `error`.
+    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
+        failed(format!("cannot decode sample {index}: {error:#}")).into()
+    }
 }
 
 /// Which half of a data set.
@@ -347,6 +361,12 @@ impl Dataset for Subset {
     }
     fn image(&self, index: usize) -> Result<Image> {
         self.all.image(self.indices[index])
+    }
+    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
+        self.all.encoded(self.indices[index], bytes)
+    }
+    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
+        self.all.undecodable(self.indices[index], error)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What libtorch offers and tch does not bind: a few lines of C++ each, and here their only callers. This is the
-//! only module with `unsafe`.
+//! module with `unsafe` beside `data::jpeg`.
 #![expect(unsafe_code, reason = "the border to C++: opaque tensors, plain numbers, no exception crosses")]
 
 pub mod conv;
