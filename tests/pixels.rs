@@ -29,7 +29,6 @@ fn samples_are_those_of_pillow_and_torchvision() {
         let off: Vec<u8> = sample.iter().zip(&expected.pixels).map(|(a, b)| a.abs_diff(*b)).collect();
         let mean = off.iter().map(|&off| f64::from(off)).sum::<f64>() / off.len() as f64;
         let most = off.iter().max().unwrap();
-        println!("{name}: off by {mean:.3} on average, by {most} at most");
         // Pillow rounds after each of its two passes, across first; fast_image_resize goes down first.
         assert!(mean <= 0.5 && *most <= 2, "{name}: off by {mean:.3} on average, by {most} at most");
         compared += 1;
