@@ -87,6 +87,13 @@ impl Counters {
     }
 }
 
+/// The middle one, if there is any.
+pub fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let last = figures.len().checked_sub(1)?;
+    Some((figures[last / 2] + figures[last.div_ceil(2)]) / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,13 +189,14 @@ fn every_run_is_done(results: &Results) -> Result<u8> {
     Err(failed(message).hint("the same command tries them again; the other rows are done").into())
 }
 
-/// The same command once more for each further job. They take runs as this process does, and end when it does.
+/// The same command once more for each further job. They take runs as this process does, and end when it does. They say
+/// nothing: what stops one of them stops this process as well, and a run that fails there is noted in its folder.
 fn start_helpers(jobs: u32) -> Result<Vec<Child>> {
     let program = env::current_exe()?;
     let start = |_| {
         let mut command = Command::new(&program);
         command.args(env::args_os().skip(1)).env(HELPER, "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
     (1..jobs).map(start).collect::<Result<_, _>>().map_err(Into::into)
 }

@@ -6,6 +6,7 @@ use crate::data::loader::Batch;
 use crate::data::{DataSpec, Source, synthetic};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
+use crate::metrics::median;
 use crate::net::cost::{Shape, cost};
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
@@ -58,9 +59,8 @@ impl Spread {
     /// Of at least one figure.
     pub fn of(mut figures: Vec<f64>) -> Self {
         figures.sort_by(f64::total_cmp);
-        let last = figures.len() - 1;
-        let median = (figures[last / 2] + figures[last.div_ceil(2)]) / 2.0;
-        Self { median, min: figures[0], max: figures[last] }
+        let (min, max) = (figures[0], figures[figures.len() - 1]);
+        Self { median: median(figures).expect("at least one figure"), min, max }
     }
 }
 

@@ -120,7 +120,7 @@ impl Examined {
     /// # Errors
     /// When the weights, the data and the network do not fit together.
     pub fn open(subject: Subject<'_>, request: &Request) -> Result<Self> {
-        let (mut experiment, trained, warning) = match subject {
+        let (experiment, trained, warning) = match subject {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
@@ -130,13 +130,12 @@ impl Examined {
             Subject::File(path, model) => {
                 let mut experiment = Experiment::default();
                 let device = request.apply(&mut experiment)?;
-                (experiment, Trained::of_file(path, model, device)?, None)
+                let trained = Trained::of_file(path, model, device)?;
+                let (dir, source) = (experiment.data.dir, experiment.data.source);
+                experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
+                (experiment, trained, None)
             }
         };
-        if let Subject::File(..) = subject {
-            let (dir, source) = (experiment.data.dir, experiment.data.source);
-            experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
-        }
         let trained =
             if request.without_se.is_empty() { trained } else { trained.without_se(&request.without_se)? };
         let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
@@ -195,7 +194,7 @@ fn check_fit(data: &dyn Dataset, channels: usize, trained: &Trained) -> Result<(
 }
 
 /// Names of classes, ImageNet's by their names where the folders are called by their WordNet ids.
-fn spelled(classes: &[String]) -> Vec<&str> {
+pub(super) fn spelled(classes: &[String]) -> Vec<&str> {
     let names: HashMap<&str, &str> = models::imagenet_classes().collect();
     classes.iter().map(|class| names.get(class.as_str()).copied().unwrap_or(class)).collect()
 }

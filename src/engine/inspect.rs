@@ -1,9 +1,8 @@
 //! Inspection: what the gates of a trained network's SE blocks do (paper §7.2, Figures 6 and 7).
 
-use super::eval::{Examined, Request, Subject};
+use super::eval::{Examined, Request, Subject, spelled};
 use crate::data::Dataset;
 use crate::error::{Result, TorchContext, failed, nearest, usage};
-use crate::models;
 use crate::net::gates::{BlockGate, gated_blocks};
 use crate::report::event::{Observer, Tick};
 use crate::report::excitation::{Activations, BlockGates, Excitation, Saturation};
@@ -52,12 +51,13 @@ pub fn excitation(
         done += batch.len as u64;
         observer.tick(Tick::Eval { done, total: dataset.len() as u64 });
     }
+    let spelling = spelled(dataset.classes());
     let setting = vec![format!("{}, {done} evaluation images", experiment.data.in_words())];
     let excitation = Excitation {
         model: trained.model.clone(),
         setting,
         seen: done,
-        classes: classes.iter().map(|class| called(&dataset.classes()[*class])).collect(),
+        classes: classes.iter().map(|class| spelling[*class].to_string()).collect(),
         blocks: names
             .iter()
             .zip(&blocks)
@@ -72,25 +72,21 @@ fn to_host_labels(labels: &tch::Tensor) -> Result<Vec<i64>, TchError> {
     Vec::<i64>::try_from(labels.f_to_device(Device::Cpu)?)
 }
 
-/// ImageNet's classes by their names, where folders are called by their WordNet ids.
-fn called(class: &str) -> String {
-    let named = models::imagenet_classes().find(|(id, _)| *id == class);
-    named.map_or_else(|| class.to_string(), |(_, name)| name.to_string())
-}
-
 /// Indices of the classes that are looked at one by one.
 fn choose(chosen: &[String], dataset: &dyn Dataset) -> Result<Vec<usize>> {
     let classes = dataset.classes();
     if chosen.is_empty() {
         return Ok(if classes.len() <= FEW_CLASSES { (0..classes.len()).collect() } else { Vec::new() });
     }
-    let names: Vec<String> = classes.iter().map(|class| called(class)).collect();
+    let names = spelled(classes);
     let find = |word: &String| {
-        let found = classes.iter().zip(&names).position(|(class, name)| class == word || name == word);
+        let found = classes
+            .iter()
+            .zip(&names)
+            .position(|(class, name)| [class.as_str(), *name].contains(&word.as_str()));
         found.ok_or_else(|| {
             let message = format!("the data has no class `{word}`");
-            let hint =
-                nearest(word, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
+            let hint = nearest(word, names.iter().copied()).map(|near| format!("did you mean `{near}`?"));
             usage(message)
                 .hint(hint.unwrap_or_else(|| format!("the first of its {} is `{}`", names.len(), names[0])))
                 .into()

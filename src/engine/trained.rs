@@ -110,10 +110,8 @@ impl Trained {
         let blocks = gated_blocks(&self.node);
         let mut dropped = HashSet::new();
         for word in words {
-            let before = dropped.len();
-            dropped.extend(blocks.iter().filter(|block| is_meant(word, block)).cloned());
-            let is_new = dropped.len() > before || blocks.iter().any(|block| is_meant(word, block));
-            if !is_new {
+            let mut meant = blocks.iter().filter(|block| is_meant(word, block)).peekable();
+            if meant.peek().is_none() {
                 let message =
                     format!("`--without-se` names `{word}`, but {} has no such SE block", self.model);
                 let hint = match (blocks.first(), blocks.last()) {
@@ -126,6 +124,7 @@ impl Trained {
                 };
                 return Err(usage(message).hint(hint).into());
             }
+            dropped.extend(meant.cloned());
         }
         let node = without_blocks(&self.node, |block| dropped.contains(block));
         let net = Net::build(&node, 0, self.net.device())?;

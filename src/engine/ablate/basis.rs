@@ -1,6 +1,6 @@
 //! What the counts of a comparison rest on: the data's shape, and the length of a run.
 
-use crate::engine::setup::Setup;
+use crate::engine::setup::{OpenData, Setup};
 use crate::error::Result;
 use crate::experiment::Experiment;
 use crate::experiment::sweep::{Row, Sweep};
@@ -30,8 +30,9 @@ const IMAGENET: [usize; 2] = [1_281_167, 50_000];
 const PHOTOGRAPH: i64 = 200;
 
 impl Basis {
-    /// The data of `base`; or, where none is named and the network was made for photographs, ImageNet.
-    pub(super) fn of(base: &Experiment) -> Result<Self> {
+    /// What a dry run counts for: the data of `base`; or, where none is named and the network was made for photographs,
+    /// ImageNet.
+    pub(super) fn of_plan(base: &Experiment) -> Result<Self> {
         let (entry, _) = models::find(&base.model.name)?;
         if base.data.is_unnamed() && entry.input.height >= PHOTOGRAPH {
             let name = &base.model.name;
@@ -41,7 +42,12 @@ impl Basis {
             );
             return Ok(Self::new(base, entry.input, entry.classes, IMAGENET, data));
         }
-        let setup = Setup::for_training(base.clone())?;
+        Self::of_run(base, &mut OpenData::default())
+    }
+
+    /// What is trained on: the data of `base`.
+    pub(super) fn of_run(base: &Experiment, data: &mut OpenData) -> Result<Self> {
+        let setup = Setup::for_training_on(base.clone(), data)?;
         let data = &setup.experiment.data;
         let input = Shape::square(setup.train.channels() as i64, data.size.expect("resolved") as i64);
         let (samples, classes) = ([setup.train.len(), setup.eval.len()], setup.train.classes().len());

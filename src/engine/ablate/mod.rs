@@ -16,7 +16,8 @@ use super::{Context, StopFlag};
 use crate::error::{Kind, Result, problem, usage};
 use crate::experiment::Experiment;
 use crate::experiment::sweep::{Row, Sweep};
-use crate::report::comparison::{Measured, Results, State, median};
+use crate::metrics::median;
+use crate::report::comparison::{Measured, Results, State};
 use crate::report::event::{Evaluation, Observer};
 use crate::run::{Checkpoint, LabDir, Provenance, RunDir, checkpoint};
 use basis::Basis;
@@ -64,7 +65,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// # Errors
 /// When the data cannot be opened: its channels and classes decide the counts.
 pub fn plan(sweep: &Sweep) -> Result<Results> {
-    let basis = Basis::of(&sweep.base)?;
+    let basis = Basis::of_plan(&sweep.base)?;
     let mut results = basis.results(sweep)?;
     let (input, classes) = (basis.input(), basis.classes);
     let macs_per_second = bench::training_rate(&sweep.base, input, classes)?;
@@ -94,7 +95,7 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
     for row in &sweep.rows {
         Setup::for_training_on(row.experiment.clone(), &mut data)?;
     }
-    let lab = Lab::open(sweep, dir)?;
+    let lab = Lab::open(sweep, dir, &mut data)?;
     let order = sweep.order();
     let (started, mut open_runs) = (SystemTime::now(), (0..order.len()).collect::<Vec<_>>());
     while !open_runs.is_empty() {
@@ -104,6 +105,7 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
             let run =
                 OneRun { row, seed, number: at + 1, of: order.len(), label: labelled(row, seed, sweep) };
             match attend(&lab, &run, started, &mut data, observer, stop)? {
+                Attended::Kept => {}
                 Attended::Settled => lab.save()?,
                 Attended::Elsewhere => elsewhere.push(at),
                 Attended::Interrupted => return Ok(Outcome::Interrupted(lab.results(sweep)?)),
@@ -114,6 +116,7 @@ pub fn run(sweep: &Sweep, dir: &Path, observer: &mut dyn RowObserver, stop: &Sto
             thread::sleep(LOOK_EVERY);
         }
     }
+    lab.save()?;
     Ok(Outcome::Finished(lab.results(sweep)?))
 }
 
@@ -134,7 +137,9 @@ impl OneRun<'_> {
 
 /// What became of a run for now.
 enum Attended {
-    /// It is done, or has failed.
+    /// It was done before.
+    Kept,
+    /// It is done now, or has failed.
     Settled,
     /// Another process has it.
     Elsewhere,
@@ -154,7 +159,7 @@ fn attend(
     let (row, seed, dir) = (run.row, run.seed, &lab.dir);
     let kept = |observer: &mut dyn RowObserver| {
         run.tell(observer, RowEvent::Kept);
-        Ok(Attended::Settled)
+        Ok(Attended::Kept)
     };
     if lab.measured(row, seed)?.is_some() {
         return kept(observer);
@@ -195,7 +200,6 @@ pub fn report(dir: &Path) -> Result<Results> {
     let dir = LabDir::open(dir)?;
     let notebook: Notebook = dir.notebook()?;
     let lab = Lab { dir, notebook };
-    lab.save()?;
     lab.results(&lab.notebook.sweep)
 }
 
@@ -207,8 +211,8 @@ struct Lab {
 
 impl Lab {
     /// The folder of `sweep`, made or found. What was compared there before stays part of its tables.
-    fn open(sweep: &Sweep, path: &Path) -> Result<Self> {
-        let mut notebook = Notebook { sweep: sweep.clone(), basis: Basis::of(&sweep.base)? };
+    fn open(sweep: &Sweep, path: &Path, data: &mut OpenData) -> Result<Self> {
+        let mut notebook = Notebook { sweep: sweep.clone(), basis: Basis::of_run(&sweep.base, data)? };
         let dir = LabDir::create(path)?;
         if dir.has_notebook() {
             let earlier: Notebook = dir.notebook()?;

@@ -20,8 +20,8 @@ pub fn measure_speed(
     observer: &mut dyn RowObserver,
     stop: &StopFlag,
 ) -> Result<Outcome> {
-    let lab = Lab::open(sweep, dir)?;
     let mut data = OpenData::default();
+    let lab = Lab::open(sweep, dir, &mut data)?;
     let mut speeds: Speeds = lab.dir.speeds()?;
     sweep.rows.iter().for_each(|row| drop(speeds.insert(row.key.clone(), Speed::default())));
     for round in 1..=ROUNDS {

@@ -23,8 +23,11 @@ these paired differences.</p>
 <p>The intervals are not corrected for the number of rows: of many rows that do not differ from the control, about \
 one in twenty would stand out by chance.</p>
 <p>Axes of error begin near the smallest figure, not at 0. Parameters are the trainable ones; multiply-adds are for one \
-image; speeds are medians over seeds on the machine that ran them.</p>
-";
+image; speeds are ";
+
+/// Where speeds come from, as the end of [`READING`].
+const OF_RUNS: &str = "medians of the runs, loading included, whatever else the machine did.</p>\n";
+const IN_TURNS: &str = "medians of steps on made-up images, all rows in turns.</p>\n";
 
 /// How to read the paper's.
 const READING_PAPER: &str = "\
@@ -106,9 +109,10 @@ fn closing(results: &Results) -> String {
     let left_out = results.left_out.iter().map(|what| escape(what));
     let mut entries = results.comparisons.iter().flat_map(|comparison| &comparison.entries);
     let paper = if entries.any(|entry| entry.paper.is_some()) { READING_PAPER } else { "" };
+    let speeds = if results.speeds_are_in_turns { IN_TURNS } else { OF_RUNS };
     let failures = list("Failed runs", failures.collect());
     let left_out = list("Left out", left_out.collect());
-    failures + &left_out + &section(HOW_TO_READ, &format!("{READING}{paper}"))
+    failures + &left_out + &section(HOW_TO_READ, &format!("{READING}{speeds}{paper}"))
 }
 
 #[cfg(test)]
