@@ -7,3 +7,5 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/senet/golden-venv
 "$venv/bin/pip" install --quiet --requirement scripts/requirements.txt
 "$venv/bin/python" scripts/golden.py
 "$venv/bin/python" scripts/golden_pixels.py
+"$venv/bin/python" scripts/golden_augment.py >tests/golden/augment.json.new
+mv tests/golden/augment.json.new tests/golden/augment.json

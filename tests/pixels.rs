@@ -1,6 +1,6 @@
 //! Samples beside those that Pillow and torchvision make (`scripts/golden_pixels.py`).
 
-use senet::data::augment::{Window, centre_window};
+use senet::data::augment::crop::{Window, centre_window};
 use senet::data::decode;
 use senet::data::sample::Workbench;
 use std::fs;

@@ -47,7 +47,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, device)?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
     let mut found = Vec::new();
-    predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
+    let unreadable = predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
         if args.json {
             found.push(prediction);
             return Ok(());
@@ -57,7 +57,10 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     if args.json {
         print_json(&found)?;
     }
-    Ok(0)
+    for message in &unreadable {
+        note(&format!("warning: {message}"));
+    }
+    Ok(u8::from(!unreadable.is_empty()))
 }
 
 /// A prediction as people read it.

@@ -1,17 +1,21 @@
 //! Threads that fill batches ahead of the training loop.
 //!
 //! Batch k is made by whichever thread is free, from the samples `order[k·B..]` alone, so the number of threads
-//! changes nothing but the speed. At most `AHEAD` batches a thread wait, and their buffers are used again.
+//! changes nothing but the speed. At most `AHEAD` batches a thread wait.
 
 use super::augment::Transform;
-use super::sample::Workbench;
-use super::{DataSpec, Dataset, Split, order};
+use super::faults::Faults;
+use super::sample::{Stage, Workbench};
+use super::stages::Stages;
+use super::{DataSpec, Dataset, Split};
 use crate::error::{Result, failed};
 use crate::rng;
+use crate::torch_ext::host::HostBytes;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 /// Finished batches that may wait, for each thread.
@@ -24,6 +28,8 @@ pub struct Batch {
     pub pixels: Tensor,
     /// int64 `[N]`.
     pub labels: Tensor,
+    /// Numbers of the samples in the data set.
+    pub samples: Vec<usize>,
     /// N.
     pub len: usize,
 }
@@ -36,25 +42,50 @@ pub struct Plan {
     batch_size: usize,
     seed: u64,
     epoch: u64,
+    faults: Arc<Faults>,
+    purpose: Purpose,
+}
+
+/// What a pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Batches have their size, whatever happens.
+    Train {
+        /// Whether a sample may come more than once: its randomness then is its place's.
+        by_place: bool,
+        /// Whether JPEGs may be decoded at a fraction of their size.
+        scaled_decoding: bool,
+    },
+    /// Every sample counts once.
+    Eval,
 }
 
 impl Plan {
-    /// One epoch of training: shuffled, augmented.
+    /// One epoch of training: drawn as `data.sampling` says, augmented.
+    ///
+    /// # Errors
+    /// When the data does not allow such a sampling.
     pub fn train(
         dataset: Arc<dyn Dataset>,
+        faults: Arc<Faults>,
         spec: &DataSpec,
         batch_size: usize,
         seed: u64,
         epoch: u64,
-    ) -> Self {
-        let order = order::shuffled(dataset.len(), seed, epoch);
-        Self { transform: Transform::new(spec, Split::Train), dataset, order, batch_size, seed, epoch }
+    ) -> Result<Self> {
+        let labels = (0..dataset.len()).map(|sample| dataset.label(sample));
+        let order = spec.sampling.order(labels, seed, epoch)?;
+        let transform = Transform::new(spec, Split::Train);
+        let purpose =
+            Purpose::Train { by_place: spec.sampling.repeats(), scaled_decoding: spec.scaled_decoding };
+        Ok(Self { dataset, transform, order, batch_size, seed, epoch, faults, purpose })
     }
 
     /// Every sample once, in the data set's order, as it is.
-    pub fn eval(dataset: Arc<dyn Dataset>, spec: &DataSpec, batch_size: usize) -> Self {
+    pub fn eval(dataset: Arc<dyn Dataset>, faults: Arc<Faults>, spec: &DataSpec, batch_size: usize) -> Self {
         let order = (0..dataset.len()).collect();
-        Self { transform: Transform::new(spec, Split::Eval), dataset, order, batch_size, seed: 0, epoch: 0 }
+        let transform = Transform::new(spec, Split::Eval);
+        Self { dataset, transform, order, batch_size, seed: 0, epoch: 0, faults, purpose: Purpose::Eval }
     }
 
     /// Number of batches, a smaller last one included.
@@ -62,37 +93,78 @@ impl Plan {
         self.order.len().div_ceil(self.batch_size)
     }
 
-    /// Makes batch `index` in `pixels`, whatever that buffer held before.
-    fn fill(&self, index: usize, mut pixels: Vec<u8>, tools: &mut Tools) -> Result<HostBatch> {
-        let start = index * self.batch_size;
-        let samples = &self.order[start..(start + self.batch_size).min(self.order.len())];
-        let sample_bytes = self.transform.size() * self.transform.size() * self.dataset.channels();
-        let bytes = samples.len() * sample_bytes;
-        // Asked for as a question: a process that cannot get what it insists on is ended.
-        if pixels.try_reserve_exact(bytes.saturating_sub(pixels.len())).is_err() {
-            let (count, size) = (samples.len(), self.transform.size());
-            let message =
-                format!("no memory for a batch of {count} images of {size} × {size} ({bytes} bytes)");
-            return Err(failed(message).hint("lower `train.batch_size` or `data.size`").into());
-        }
-        pixels.resize(bytes, 0);
-        for (&sample, out) in samples.iter().zip(pixels.chunks_exact_mut(sample_bytes)) {
-            let mut random = rng::stream(self.seed, "augment", [self.epoch, sample as u64]);
-            if self.dataset.encoded(sample, &mut tools.bytes)? {
-                self.transform
-                    .apply_encoded(&tools.bytes, &mut tools.bench, &mut random, out)
-                    .map_err(|error| self.dataset.undecodable(sample, &error))?;
-            } else {
-                self.transform.apply(&self.dataset.image(sample)?, &mut tools.bench, &mut random, out)?;
+    /// Makes batch `index`, on its way to `device`. A batch of evaluation lacks the samples that cannot be had.
+    fn fill(&self, index: usize, device: Device, tools: &mut Tools) -> Result<HostBatch> {
+        let first = index * self.batch_size;
+        let places = first..(first + self.batch_size).min(self.order.len());
+        let (size, channels) = (self.transform.size(), self.dataset.channels());
+        let shape = [places.len(), size, size, channels].map(|side| side as i64);
+        let mut pixels = tools
+            .bench
+            .stages
+            .time(Stage::Collate, || HostBytes::zeros(&shape, device))
+            .map_err(|_| no_memory(places.len(), size))?;
+        let mut samples = Vec::with_capacity(places.len());
+        let mut slots = pixels.bytes_mut().chunks_exact_mut(size * size * channels);
+        let mut slot = slots.next();
+        for place in places {
+            let Some(out) = slot.as_deref_mut() else { break };
+            if let Some(sample) = self.sample(place, tools, out)? {
+                samples.push(sample);
+                slot = slots.next();
             }
         }
         let labels = samples.iter().map(|&sample| self.dataset.label(sample) as i64).collect();
-        Ok(HostBatch { pixels, labels })
+        Ok(HostBatch { pixels: pixels.into_tensor(), labels, samples })
+    }
+
+    /// Puts the sample of `place` in the order into `out` and says which it is: in training another one where it cannot
+    /// be had, in evaluation then none.
+    fn sample(&self, place: usize, tools: &mut Tools, out: &mut [u8]) -> Result<Option<usize>> {
+        let wanted = self.order[place];
+        for step in 0..self.dataset.len() {
+            let sample = (wanted + step) % self.dataset.len();
+            match self.make(place, sample, tools, out) {
+                Ok(()) => return Ok(Some(sample)),
+                Err(error) => self.faults.note(sample, error)?,
+            }
+            if self.purpose == Purpose::Eval {
+                return Ok(None);
+            }
+        }
+        Err(failed("no sample of the data set can be read").into())
+    }
+
+    fn make(&self, place: usize, sample: usize, tools: &mut Tools, out: &mut [u8]) -> Result<()> {
+        let Tools { bench, bytes } = tools;
+        let key = if matches!(self.purpose, Purpose::Train { by_place: true, .. }) { place } else { sample };
+        let mut random = rng::stream(self.seed, "augment", [self.epoch, key as u64]);
+        let start = Instant::now();
+        if self.dataset.encoded(sample, bytes)? {
+            bench.stages.add(Stage::Read, start);
+            self.transform
+                .apply_encoded(bytes, bench, &mut random, out)
+                .map_err(|error| self.dataset.undecodable(sample, &error))
+        } else {
+            let image = self.dataset.image(sample)?;
+            bench.stages.add(Stage::Read, start);
+            self.transform.apply(&image, bench, &mut random, out)
+        }
+    }
+
+    fn tools(&self) -> Tools {
+        let scaled = matches!(self.purpose, Purpose::Train { scaled_decoding: true, .. });
+        let bench = if scaled { Workbench::reduced() } else { Workbench::new() };
+        Tools { bench, bytes: Vec::new() }
     }
 }
 
+fn no_memory(count: usize, size: usize) -> anyhow::Error {
+    let message = format!("no memory for a batch of {count} images of {size} × {size}");
+    failed(message).hint("lower `train.batch_size` or `data.size`").into()
+}
+
 /// What a thread uses again from sample to sample.
-#[derive(Default)]
 struct Tools {
     bench: Workbench,
     /// An encoded image.
@@ -100,19 +172,20 @@ struct Tools {
 }
 
 struct HostBatch {
-    pixels: Vec<u8>,
+    pixels: Tensor,
     labels: Vec<i64>,
+    samples: Vec<usize>,
 }
 
 /// An iterator over the batches of a [`Plan`]. Dropping it stops its threads.
 pub struct Loader {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    device: Device,
 }
 
 struct Shared {
     plan: Plan,
+    device: Device,
     ahead: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -125,7 +198,8 @@ struct State {
     /// The next batch that the loop gets.
     next_to_take: usize,
     filled: HashMap<usize, Result<HostBatch>>,
-    spare: Vec<Vec<u8>>,
+    /// Time that all threads have spent.
+    stages: Stages,
     stopped: bool,
 }
 
@@ -135,6 +209,7 @@ impl Loader {
         let state = State { next_to_fill: first, next_to_take: first, ..State::default() };
         let shared = Arc::new(Shared {
             plan,
+            device,
             ahead: AHEAD * threads,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -143,7 +218,12 @@ impl Loader {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.work())
         };
-        Self { threads: (0..threads).map(worker).collect(), shared, device }
+        Self { threads: (0..threads).map(worker).collect(), shared }
+    }
+
+    /// What the threads have spent their time on, in the batches that are done.
+    pub fn stages(&self) -> Stages {
+        self.shared.lock().stages
     }
 }
 
@@ -154,7 +234,7 @@ impl Shared {
 
     /// One thread's life: take the next batch number, fill the batch, hand it over.
     fn work(&self) {
-        let mut tools = Tools::default();
+        let mut tools = self.plan.tools();
         let mut state = self.lock();
         loop {
             if state.stopped || state.next_to_fill >= self.plan.batches() {
@@ -166,11 +246,11 @@ impl Shared {
             }
             let index = state.next_to_fill;
             state.next_to_fill += 1;
-            let buffer = state.spare.pop().unwrap_or_default();
             drop(state);
-            let batch = catch_unwind(AssertUnwindSafe(|| self.plan.fill(index, buffer, &mut tools)))
+            let batch = catch_unwind(AssertUnwindSafe(|| self.plan.fill(index, self.device, &mut tools)))
                 .unwrap_or_else(|_| Err(failed(format!("a loader thread crashed on batch {index}")).into()));
             state = self.lock();
+            state.stages.merge(&std::mem::take(&mut tools.bench.stages));
             state.filled.insert(index, batch);
             self.changed.notify_all();
         }
@@ -181,12 +261,26 @@ impl Iterator for Loader {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.take_filled()? {
+                // All its samples are bad.
+                Ok(host) if host.samples.is_empty() => {}
+                Ok(host) => return Some(self.upload(host)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Loader {
+    /// The next batch, as soon as it is filled.
+    fn take_filled(&self) -> Option<Result<HostBatch>> {
         let mut state = self.shared.lock();
         if state.next_to_take >= self.shared.plan.batches() {
             return None;
         }
         let index = state.next_to_take;
-        let host = loop {
+        let batch = loop {
             if let Some(batch) = state.filled.remove(&index) {
                 break batch;
             }
@@ -194,20 +288,22 @@ impl Iterator for Loader {
         };
         state.next_to_take += 1;
         self.shared.changed.notify_all();
-        drop(state);
-        Some(host.and_then(|host| self.upload(host)))
+        Some(batch)
     }
-}
 
-impl Loader {
+    /// On a GPU the copy of the pixels goes on while this returns; what uses them comes after it in the stream.
     fn upload(&self, host: HostBatch) -> Result<Batch> {
-        let plan = &self.shared.plan;
-        let (len, size) = (host.labels.len(), plan.transform.size() as i64);
-        let shape = [len as i64, size, size, plan.dataset.channels() as i64];
-        let pixels = Tensor::f_from_data_size(&host.pixels, &shape, Kind::Uint8)?.f_to_device(self.device)?;
-        let labels = Tensor::f_from_slice(&host.labels)?.f_to_device(self.device)?;
-        self.shared.lock().spare.push(host.pixels);
-        Ok(Batch { pixels, labels, len })
+        let HostBatch { mut pixels, labels, samples } = host;
+        let (device, len) = (self.shared.device, samples.len());
+        if len < pixels.size()[0] as usize {
+            pixels = pixels.f_narrow(0, 0, len as i64)?;
+        }
+        if device.is_cuda() {
+            let (non_blocking, copy) = (true, false);
+            pixels = pixels.f_to_device_(device, Kind::Uint8, non_blocking, copy)?;
+        }
+        let labels = Tensor::f_from_slice(&labels)?.f_to_device(device)?;
+        Ok(Batch { pixels, labels, samples, len })
     }
 }
 
@@ -237,7 +333,8 @@ mod tests {
 
     fn bytes(threads: usize, first: usize) -> Vec<(Vec<u8>, Vec<i64>)> {
         let (spec, data) = spec();
-        let plan = Plan::train(data, &spec, 16, 3, 2);
+        let faults = Arc::new(Faults::new(&spec, data.len()));
+        let plan = Plan::train(data, faults, &spec, 16, 3, 2).unwrap();
         assert_eq!(plan.batches(), 4);
         Loader::start(plan, first, threads, Device::Cpu)
             .map(|batch| {
@@ -259,7 +356,8 @@ mod tests {
     #[test]
     fn an_abandoned_loader_stops() {
         let (spec, data) = spec();
-        let mut loader = Loader::start(Plan::eval(data, &spec, 1), 0, 3, Device::Cpu);
+        let faults = Arc::new(Faults::new(&spec, data.len()));
+        let mut loader = Loader::start(Plan::eval(data, faults, &spec, 1), 0, 3, Device::Cpu);
         assert_eq!(loader.next().unwrap().unwrap().len, 1);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod augment;
 pub mod decode;
+pub mod faults;
 pub mod folder;
 pub mod idx;
 pub mod images;
@@ -13,6 +14,8 @@ mod jpeg;
 pub mod loader;
 pub mod order;
 pub mod sample;
+pub mod sampling;
+pub mod stages;
 pub mod synthetic;
 
 use crate::error::{Result, failed, usage};
@@ -43,11 +46,7 @@ impl Image {
         if self.channels == 1 {
             return self.clone();
         }
-        let luma = |rgb: &[u8]| {
-            let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
-            ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
-        };
-        let pixels = self.pixels.chunks_exact(3).map(luma).collect();
+        let pixels = self.pixels.chunks_exact(3).map(augment::colour::luma).collect();
         Self { width: self.width, height: self.height, channels: 1, pixels }
     }
 }
@@ -138,8 +137,17 @@ pub struct DataSpec {
     pub crop: Option<Crop>,
     /// Zeros on each side for the `pad` crop, in pixels.
     pub padding: usize,
+    /// The `resized` crop: smallest and largest share of the image's area.
+    pub crop_area: [f64; 2],
     /// Whether training mirrors every other image.
     pub flip: bool,
+    /// What else is done to training images, in this order, after crop and flip.
+    pub augment: augment::Augment,
+    /// Whether training may decode JPEGs at a half, quarter or eighth where that leaves enough pixels: faster, but other
+    /// pixels.
+    pub scaled_decoding: bool,
+    /// Which samples an epoch has, in which order.
+    pub sampling: sampling::Sampling,
     /// Evaluation: length of the short side before the centre crop, in pixels.
     pub resize: Option<usize>,
     /// Mean of each channel, as a fraction of 255.
@@ -148,6 +156,10 @@ pub struct DataSpec {
     pub std: Option<Vec<f64>>,
     /// Threads that prepare batches; `null` is one for each core.
     pub threads: Option<usize>,
+    /// What to do about a file that cannot be read or decoded.
+    pub on_error: faults::OnError,
+    /// Largest share of such files that is skipped; more stop the run.
+    pub max_bad: f64,
     /// The made-up data set.
     pub synthetic: synthetic::SyntheticSpec,
 }
@@ -161,11 +173,17 @@ impl Default for DataSpec {
             size: None,
             crop: None,
             padding: 4,
+            crop_area: [0.08, 1.0],
             flip: true,
+            augment: augment::Augment::default(),
+            scaled_decoding: false,
+            sampling: sampling::Sampling::default(),
             resize: None,
             mean: None,
             std: None,
             threads: None,
+            on_error: faults::OnError::default(),
+            max_bad: 0.01,
             synthetic: synthetic::SyntheticSpec::default(),
         }
     }

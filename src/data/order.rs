@@ -20,7 +20,7 @@ pub fn subset(len: usize, limit: usize, seed: u64) -> Vec<usize> {
 }
 
 /// Fisher-Yates, as far as the first `count` places.
-fn shuffle_front(order: &mut [usize], count: usize, random: &mut impl Rng) {
+pub(super) fn shuffle_front(order: &mut [usize], count: usize, random: &mut impl Rng) {
     for place in 0..count.min(order.len()) {
         let other = random.random_range(place..order.len());
         order.swap(place, other);

@@ -5,6 +5,8 @@
 
 use super::augment::Window;
 use super::jpeg::{Jpeg, Region, Scale};
+pub use super::stages::Stage;
+use super::stages::Stages;
 use super::{Image, decode};
 use crate::error::{Result, failed};
 use fast_image_resize::images::{CroppedImage, Image as FirImage, ImageRef};
@@ -20,6 +22,8 @@ pub struct Workbench {
     /// Decoded pixels; only as long as the largest so far.
     pixels: Vec<u8>,
     reduced: bool,
+    /// What it has spent its time on.
+    pub stages: Stages,
 }
 
 /// Some of an image's pixels.
@@ -56,14 +60,14 @@ impl Workbench {
         out: &mut [u8],
     ) -> Result<()> {
         let Some(jpeg) = open(bytes)? else {
-            let image = decode::decode(bytes)?;
+            let image = self.decode(bytes)?;
             return self.resample(&image, choose(image.width, image.height), size, out);
         };
         let (width, height) = jpeg.size();
         decode::check_size(width, height)?;
         let window = choose(width, height);
         if !self.region(jpeg, window, size, out)? {
-            let image = decode::decode(bytes)?;
+            let image = self.decode(bytes)?;
             if (image.width, image.height) != (width, height) {
                 let (other_width, other_height) = (image.width, image.height);
                 let message = format!(
@@ -76,13 +80,18 @@ impl Workbench {
         Ok(())
     }
 
+    fn decode(&mut self, bytes: &[u8]) -> Result<Image> {
+        self.stages.time(Stage::Decode, || decode::decode(bytes))
+    }
+
     /// Resamples `window` to `size` × `size` with a bilinear filter that widens when it shrinks (Pillow's).
     ///
     /// # Errors
     /// When the window lies outside of the image.
     pub fn resample(&mut self, image: &Image, window: Window, size: usize, out: &mut [u8]) -> Result<()> {
         let Image { width, height, channels, ref pixels } = *image;
-        resample(&mut self.resizer, View { width, height, channels, pixels }, window, size, out)
+        let view = View { width, height, channels, pixels };
+        self.stages.time(Stage::Resize, || resample(&mut self.resizer, view, window, size, out))
     }
 
     /// Decodes what `window` needs of a JPEG and resamples it; `false` where the JPEG cannot be decoded so.
@@ -92,11 +101,12 @@ impl Workbench {
         let (width, height) = (scale.of(width), scale.of(height));
         let window = window.divided_by(scale as usize as f64);
         let Some(wanted) = touched(window, width, height, size) else { return Ok(false) };
-        let Some(part) = jpeg.decode(wanted, scale, &mut self.pixels) else { return Ok(false) };
+        let decoded = self.stages.time(Stage::Decode, || jpeg.decode(wanted, scale, &mut self.pixels));
+        let Some(part) = decoded else { return Ok(false) };
         let pixels = &self.pixels[..part.width * part.height * 3];
         let view = View { width: part.width, height: part.height, channels: 3, pixels };
         let window = Window { x: window.x - part.x as f64, y: window.y - part.y as f64, ..window };
-        resample(&mut self.resizer, view, window, size, out)?;
+        self.stages.time(Stage::Resize, || resample(&mut self.resizer, view, window, size, out))?;
         if self.pixels.capacity() > KEPT_BYTES {
             self.pixels = Vec::new();
         }
@@ -166,7 +176,7 @@ fn resample(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::augment::{centre_window, random_window};
+    use crate::data::augment::crop::{centre_window, random_window};
     use crate::rng;
     use image::{DynamicImage, ImageFormat, RgbImage};
     use std::io::Cursor;
@@ -183,7 +193,8 @@ mod tests {
 
     fn windows() -> Vec<Window> {
         let mut random = rng::stream(0, "test", [0, 0]);
-        let mut all: Vec<Window> = (0..20).map(|_| random_window(330, 250, &mut random)).collect();
+        let mut all: Vec<Window> =
+            (0..20).map(|_| random_window(330, 250, [0.08, 1.0], &mut random)).collect();
         all.extend(all.clone().into_iter().map(|window| Window { closed: false, ..window }));
         all.push(centre_window(330, 250, 72, 64));
         all.push(Window { x: 12.0, y: 7.0, width: 64.0, height: 64.0, closed: true });

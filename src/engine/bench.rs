@@ -166,7 +166,7 @@ fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {
         let shape = [batch_size, size, size, channels].map(|side| side as i64);
         let pixels = Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?.f_to_device(setup.device)?;
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(setup.device)?;
-        Ok(Batch { pixels, labels, len: batch_size })
+        Ok(Batch { pixels, labels, samples: (0..batch_size).collect(), len: batch_size })
     };
     make().torch_context(doing)
 }

@@ -1,6 +1,7 @@
 //! Exact evaluation: every image once, counted, divided at the end.
 
 use super::trained::Trained;
+use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::data::{DataSpec, Dataset, Normalise, Source, Split};
 use crate::error::{Result, TorchContext, failed};
@@ -10,14 +11,14 @@ use crate::models::{self, ModelSpec};
 use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
 use crate::net::plan::InferencePlan;
-use crate::report::event::{Evaluation, Observer, Tick};
+use crate::report::event::{Evaluation, Event, Observer, Tick};
 use crate::run::{Checkpoint, RunDir};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, no_grad_guard};
 
-/// Runs `net` over all of `dataset`.
+/// Runs `net` over all of `dataset`, but for those samples that `faults` allows to leave out.
 ///
 /// # Errors
 /// When a sample cannot be read or libtorch refuses.
@@ -25,11 +26,13 @@ pub fn evaluate(
     experiment: &Experiment,
     net: &Net,
     dataset: &Arc<dyn Dataset>,
+    faults: &Arc<Faults>,
     normalise: &Normalise,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
     let _guard = no_grad_guard();
-    let plan = Plan::eval(Arc::clone(dataset), &experiment.data, experiment.train.eval_batch_size());
+    let batch_size = experiment.train.eval_batch_size();
+    let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size);
     let (mut done, total) = (0, dataset.len() as u64);
     let mut counters = Counters::new(&Totals::default(), net.device());
     let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
@@ -41,8 +44,9 @@ pub fn evaluate(
         observer.tick(Tick::Eval { done, total });
     }
     let totals = counters.read()?;
-    assert_eq!(totals.seen, dataset.len() as u64, "every image is counted once");
-    Ok(totals.into())
+    let skipped = faults.count() as u64;
+    assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
+    Ok(Evaluation { skipped, ..totals.into() })
 }
 
 fn count(
@@ -110,7 +114,11 @@ pub struct Outcome {
 pub fn run(subject: Subject<'_>, request: &Request, observer: &mut dyn Observer) -> Result<Outcome> {
     let Examined { trained, dataset, experiment, warning } = Examined::open(subject, request)?;
     let normalise = trained.normalise();
-    let evaluation = evaluate(&experiment, &trained.net, &dataset, &normalise, observer)?;
+    let faults = Arc::new(Faults::new(&experiment.data, dataset.len()));
+    let evaluation = evaluate(&experiment, &trained.net, &dataset, &faults, &normalise, observer)?;
+    for message in faults.take_news() {
+        observer.event(&Event::Warning { message });
+    }
     Ok(Outcome { model: trained.model, step: trained.step, evaluation, warning })
 }
 
@@ -146,7 +154,8 @@ impl Examined {
     /// The images in batches, each once, in order.
     pub(super) fn batches(&self) -> Loader {
         let Experiment { data, train, .. } = &self.experiment;
-        let plan = Plan::eval(Arc::clone(&self.dataset), data, train.eval_batch_size());
+        let faults = Arc::new(Faults::new(data, self.dataset.len()));
+        let plan = Plan::eval(Arc::clone(&self.dataset), faults, data, train.eval_batch_size());
         Loader::start(plan, 0, data.thread_count(), self.trained.net.device())
     }
 }

@@ -1,6 +1,7 @@
 //! Prediction: the most probable classes of images.
 
 use super::trained::Trained;
+use crate::data::faults::{Faults, OnError};
 use crate::data::images::ImageFiles;
 use crate::data::loader::{Loader, Plan};
 use crate::data::{DataSpec, Dataset, Normalise};
@@ -39,25 +40,27 @@ pub struct Prediction {
     pub logits: Option<Vec<f64>>,
 }
 
-/// Predicts the `top` best classes of every image; each is handed to `each` as soon as it is known.
+/// Predicts the `top` best classes of every image; each is handed to `each` as soon as it is known. Returns what is wrong
+/// with the images that cannot be read.
 ///
 /// # Errors
-/// When an image cannot be read, or libtorch refuses.
+/// When libtorch refuses, or `each` fails.
 pub fn run(
     trained: &Trained,
     images: ImageFiles,
     top: usize,
     with_logits: bool,
     each: &mut dyn FnMut(Prediction) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let _guard = no_grad_guard();
     let device = trained.net.device();
-    let spec = DataSpec::prepared(&trained.preprocessing);
+    let prepared = DataSpec::prepared(&trained.preprocessing);
+    let spec = DataSpec { on_error: OnError::Skip, max_bad: 1.0, ..prepared };
     let normalise = Normalise::new(&trained.preprocessing.mean, &trained.preprocessing.std, device);
     let net = InferencePlan::new(&trained.net).torch_context(|| "cannot prepare the network".to_string())?;
     let images = Arc::new(images);
-    let plan = Plan::eval(Arc::clone(&images) as Arc<dyn Dataset>, &spec, BATCH_SIZE);
-    let mut at = 0;
+    let faults = Arc::new(Faults::new(&spec, images.len()));
+    let plan = Plan::eval(Arc::clone(&images) as Arc<dyn Dataset>, Arc::clone(&faults), &spec, BATCH_SIZE);
     for batch in Loader::start(plan, 0, spec.thread_count(), device) {
         let batch = batch?;
         let logits = normalise
@@ -67,11 +70,11 @@ pub fn run(
         for row in 0..batch.len {
             let (logits, probabilities) =
                 row_of(&logits, row).torch_context(|| "cannot read the logits".to_string())?;
-            each(prediction(trained, images.path(at), &logits, &probabilities, top, with_logits))?;
-            at += 1;
+            let image = images.path(batch.samples[row]);
+            each(prediction(trained, image, &logits, &probabilities, top, with_logits))?;
         }
     }
-    Ok(())
+    Ok(faults.take_news())
 }
 
 /// Logits and probabilities of one image.

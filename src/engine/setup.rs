@@ -1,5 +1,6 @@
 //! From an experiment to everything that training it needs, checked before anything is written.
 
+use crate::data::faults::Faults;
 use crate::data::{DataSpec, Dataset, Normalise, Split};
 use crate::error::{Result, failed, usage};
 use crate::experiment::Experiment;
@@ -18,6 +19,10 @@ pub struct Setup {
     pub train: Arc<dyn Dataset>,
     /// Evaluation samples.
     pub eval: Arc<dyn Dataset>,
+    /// Training samples that turned out to be bad.
+    pub train_faults: Arc<Faults>,
+    /// Evaluation samples that turned out to be bad.
+    pub eval_faults: Arc<Faults>,
     /// The network.
     pub node: Node,
     /// What it costs.
@@ -78,7 +83,9 @@ impl Setup {
         let (entry, _) = models::find(&experiment.model.name)?;
         experiment.data.resolve(train.as_ref(), &entry.preprocessing())?;
         let (node, cost) = describe(&experiment, train.channels(), train.classes().len())?;
-        Ok(Self { experiment, train, eval, node, cost, device })
+        let faults = |data: &Arc<dyn Dataset>| Arc::new(Faults::new(&experiment.data, data.len()));
+        let (train_faults, eval_faults) = (faults(&train), faults(&eval));
+        Ok(Self { experiment, train, eval, train_faults, eval_faults, node, cost, device })
     }
 
     /// The same, with what only training needs checked as well: its length, its schedule and its batches.
@@ -104,7 +111,7 @@ impl Setup {
     /// Refuses a batch that leaves batch normalisation a single value a channel: its variance is 0 / 0, which
     /// training survives and every later evaluation does not.
     fn check_smallest_batch(&self, timeline: Timeline) -> Result<()> {
-        let (samples, batch_size) = (self.train.len(), self.experiment.train.batch_size);
+        let (samples, batch_size) = (self.draws(), self.experiment.train.batch_size);
         let smallest = match samples % batch_size {
             rest if rest > 0 && timeline.total_steps >= timeline.steps_per_epoch => rest,
             _ => batch_size.min(samples),
@@ -123,12 +130,17 @@ impl Setup {
         Ok(())
     }
 
+    /// Samples in an epoch of training.
+    pub fn draws(&self) -> usize {
+        self.experiment.data.sampling.draws(self.train.len())
+    }
+
     /// Length of the run in steps.
     ///
     /// # Errors
     /// When it would have none.
     pub fn timeline(&self) -> Result<Timeline> {
-        let steps_per_epoch = self.train.len().div_ceil(self.experiment.train.batch_size) as u64;
+        let steps_per_epoch = self.draws().div_ceil(self.experiment.train.batch_size) as u64;
         let total_steps = self.experiment.train.duration.steps(steps_per_epoch, 0);
         if total_steps == 0 {
             let message =

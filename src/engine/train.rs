@@ -4,6 +4,7 @@ use super::Context;
 use super::eval::evaluate;
 use super::setup::Setup;
 use crate::data::Normalise;
+use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::error::{Result, TorchContext, failed};
 use crate::metrics::{Counters, Totals};
@@ -147,7 +148,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         best_top1: progress.best_top1.unwrap_or(eval.top1.accuracy),
         train_seconds: progress.train_seconds,
         seconds_per_epoch: progress.train_seconds / epochs,
-        train_images_per_second: Some(epochs * setup.train.len() as f64 / progress.train_seconds),
+        train_images_per_second: Some(epochs * setup.draws() as f64 / progress.train_seconds),
         eval_images_per_second: Some(images_per_second),
     };
     ctx.run.write_result(&summary)?;
@@ -167,11 +168,12 @@ fn epoch(
     let (epoch, first) = (progress.step / timeline.steps_per_epoch, progress.step % timeline.steps_per_epoch);
     let plan = Plan::train(
         Arc::clone(&setup.train),
+        Arc::clone(&setup.train_faults),
         &experiment.data,
         experiment.train.batch_size,
         experiment.seed,
         epoch,
-    );
+    )?;
     let batches = Loader::start(plan, first as usize, experiment.data.thread_count(), setup.device);
     let log_every = timeline.steps(experiment.train.log_every).max(1);
     let end = ((epoch + 1) * timeline.steps_per_epoch).min(timeline.total_steps);
@@ -194,7 +196,7 @@ fn epoch(
 
         ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: progress.step, total_steps });
         if progress.step.is_multiple_of(log_every) || progress.step == end || ctx.stop.is_set() {
-            log_steps(&counters, epoch, lr, &mut logged, progress, ctx)?;
+            log_steps(setup, &counters, epoch, lr, &mut logged, progress, ctx)?;
         }
     }
     Ok(progress.step == end)
@@ -206,6 +208,7 @@ const DIVERGED: &str =
 
 /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
 fn log_steps(
+    setup: &Setup,
     counters: &Counters,
     epoch: u64,
     lr: f64,
@@ -226,6 +229,7 @@ fn log_steps(
         return Err(failed(message).hint(DIVERGED).into());
     }
     let images_per_second = recent.seen as f64 / seconds;
+    tell_faults(&setup.train_faults, ctx)?;
     ctx.emit(&Event::Steps {
         epoch: epoch + 1,
         step: progress.step,
@@ -233,6 +237,11 @@ fn log_steps(
         lr,
         images_per_second,
     })
+}
+
+/// Warns of samples that could not be read since the last time.
+fn tell_faults(faults: &Faults, ctx: &mut Context<'_>) -> Result<()> {
+    faults.take_news().into_iter().try_for_each(|message| ctx.emit(&Event::Warning { message }))
 }
 
 /// Evaluates a finished epoch and saves it.
@@ -285,7 +294,9 @@ struct Timed {
 
 fn evaluate_now(setup: &Setup, learner: &Learner, ctx: &mut Context<'_>) -> Result<Timed> {
     let start = Instant::now();
-    let eval = evaluate(&setup.experiment, &learner.net, &setup.eval, &learner.normalise, ctx.observer)?;
+    let (data, faults) = (&setup.eval, &setup.eval_faults);
+    let eval = evaluate(&setup.experiment, &learner.net, data, faults, &learner.normalise, ctx.observer)?;
+    tell_faults(faults, ctx)?;
     Ok(Timed { eval, images_per_second: eval.seen as f64 / start.elapsed().as_secs_f64() })
 }
 

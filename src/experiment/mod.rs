@@ -7,6 +7,7 @@ pub mod load;
 pub mod paper;
 pub mod sweep;
 
+use crate::data::augment::check::{self, Key};
 use crate::data::{DataSpec, MAX_SIZE, synthetic};
 use crate::duration::Duration;
 use crate::error::{Result, usage};
@@ -121,6 +122,7 @@ impl Experiment {
                 format!("`train.duration` is {}, but a run cannot be a share of itself", self.train.duration);
             return Err(usage(message).hint("give it in epochs (\"90ep\") or steps (\"5000st\")").into());
         }
+        self.check_data()?;
         let made_up = &self.data.synthetic;
         if ![1, 3].contains(&made_up.channels) {
             let message =
@@ -128,6 +130,17 @@ impl Experiment {
             return Err(usage(message).into());
         }
         is_device(&self.device)
+    }
+
+    /// What is done to the images.
+    fn check_data(&self) -> Result<()> {
+        let data = &self.data;
+        let area = Key::object("data").at("crop_area");
+        check::bounds(area, data.crop_area, 0.001..=1.0, "[0.08, 1] is usual")?;
+        let bad = Key::object("data").at("max_bad");
+        check::range(bad, data.max_bad, 0.0..=1.0, "a share of the samples; 0.01 bears one of a hundred")?;
+        data.augment.check("data.augment")?;
+        data.sampling.check("data.sampling")
     }
 
     /// The name becomes part of a folder's name, so it must not lead elsewhere.

@@ -8,12 +8,20 @@ use serde::{Deserialize, Serialize};
 pub struct Evaluation {
     /// Samples.
     pub seen: u64,
+    /// Samples that could not be read and are not among those; `data.on_error` allowed it.
+    #[serde(default, skip_serializing_if = "none")]
+    pub skipped: u64,
     /// Right at the first guess.
     pub top1: Accuracy,
     /// Right within five guesses.
     pub top5: Accuracy,
     /// Mean cross-entropy.
     pub loss: f64,
+}
+
+/// Whether there are none.
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A count and its share.
@@ -29,6 +37,7 @@ impl From<Totals> for Evaluation {
     fn from(totals: Totals) -> Self {
         Self {
             seen: totals.seen,
+            skipped: 0,
             top1: Accuracy { correct: totals.top1, accuracy: totals.top1_accuracy() },
             top5: Accuracy { correct: totals.top5, accuracy: totals.top5_accuracy() },
             loss: totals.loss(),

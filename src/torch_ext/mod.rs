@@ -4,6 +4,7 @@
 
 pub mod conv;
 pub mod excite;
+pub mod host;
 pub mod norm;
 
 use crate::error::{Result, failed};

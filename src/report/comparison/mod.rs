@@ -292,7 +292,7 @@ mod tests {
 
     fn measured(correct: u64) -> State {
         let accuracy = Accuracy { correct, accuracy: correct as f64 / 1000.0 };
-        let eval = Evaluation { seen: 1000, top1: accuracy, top5: accuracy, loss: 1.0 };
+        let eval = Evaluation { seen: 1000, skipped: 0, top1: accuracy, top5: accuracy, loss: 1.0 };
         let speed = Some(100.0);
         State::Done(Measured {
             eval,

@@ -127,8 +127,13 @@ mod tests {
 
     fn done(error: f64) -> State {
         let accuracy = |error: f64| Accuracy { correct: 0, accuracy: 1.0 - error };
-        let eval =
-            Evaluation { seen: 10_000, top1: accuracy(error), top5: accuracy(error / 10.0), loss: 0.3 };
+        let eval = Evaluation {
+            seen: 10_000,
+            skipped: 0,
+            top1: accuracy(error),
+            top5: accuracy(error / 10.0),
+            loss: 0.3,
+        };
         State::Done(Measured {
             eval,
             seconds_per_epoch: 9.0,
