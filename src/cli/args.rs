@@ -1,5 +1,6 @@
 //! The words that users type: clap types, and nothing that does anything.
 
+use super::data::DataArgs;
 use crate::data::MAX_SIZE;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
 use crate::net::se::Rounding;
@@ -47,6 +48,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Print a network's stages, shapes, parameters and multiply-adds.
     Summary(SummaryArgs),
+    /// Index, check, pack, time or look at data.
+    Data(DataArgs),
     /// Time training steps or forward passes on made-up batches.
     Bench(BenchArgs),
     /// Say what this program runs on, and what is missing.
@@ -551,7 +554,7 @@ pub struct OutputArgs {
 }
 
 /// A number that is one: neither NaN nor infinite.
-fn number(text: &str) -> Result<f64, String> {
+pub(super) fn number(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
     number.ok_or_else(|| "a number is expected, such as 0.5".to_string())
 }
@@ -565,6 +568,6 @@ fn rounding(text: &str) -> Result<Rounding, String> {
     serde_json::from_value(text.into()).map_err(|_| "`exact` or `multiple-of-8` is expected".to_string())
 }
 
-fn batch_size() -> RangedI64ValueParser<u32> {
+pub(super) fn batch_size() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE as i64)
 }

@@ -3,7 +3,9 @@
 mod ablate;
 pub mod args;
 mod commands;
+pub mod data;
 mod inspect;
+pub mod loading;
 mod output;
 mod weights;
 
@@ -35,6 +37,7 @@ pub fn run(large_blocks_kept: bool) -> u8 {
             | Command::Inspect(_)
             | Command::Predict(_)
             | Command::Bench(_)
+            | Command::Data(_)
     ) {
         process::settle_waiting();
     }
@@ -63,6 +66,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Import(args) => weights::import(&args),
         Command::Export(args) => weights::export(&args),
         Command::Summary(args) => commands::summary(&args),
+        Command::Data(args) => data::data(&args),
         Command::Bench(args) => commands::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),
         Command::Completions { shell } => commands::completions(shell),

@@ -114,6 +114,7 @@ impl Plan {
                 slot = slots.next();
             }
         }
+        tools.bench.stages.samples += samples.len();
         let labels = samples.iter().map(|&sample| self.dataset.label(sample) as i64).collect();
         Ok(HostBatch { pixels: pixels.into_tensor(), labels, samples })
     }

@@ -19,6 +19,7 @@ pub mod stages;
 pub mod synthetic;
 
 use crate::error::{Result, failed, usage};
+use crate::torch_ext::host;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -411,7 +412,10 @@ impl Normalise {
     /// # Errors
     /// When the device has not enough memory.
     pub fn apply(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
-        let floats = pixels.f_to_kind(Kind::Float)?;
-        self.offset.f_addcmul(&floats, &self.factor)?.f_permute([0, 3, 1, 2])
+        let floats = match pixels.device() {
+            Device::Cpu => host::normalise(&pixels.f_contiguous()?, &self.factor, &self.offset)?,
+            _ => self.offset.f_addcmul(&pixels.f_to_kind(Kind::Float)?, &self.factor)?,
+        };
+        floats.f_permute([0, 3, 1, 2])
     }
 }

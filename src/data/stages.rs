@@ -35,7 +35,11 @@ impl Stage {
 
 /// Time spent in each stage, over all threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stages([Duration; Stage::ALL.len()]);
+pub struct Stages {
+    times: [Duration; Stage::ALL.len()],
+    /// Samples that are done.
+    pub samples: usize,
+}
 
 impl Stages {
     /// Does `work` and counts its time.
@@ -48,23 +52,24 @@ impl Stages {
 
     /// Counts the time since `start`.
     pub fn add(&mut self, stage: Stage, start: Instant) {
-        self.0[stage as usize] += start.elapsed();
+        self.times[stage as usize] += start.elapsed();
     }
 
     /// Counts what another thread has counted.
     pub fn merge(&mut self, other: &Self) {
-        for (own, other) in self.0.iter_mut().zip(other.0) {
+        for (own, other) in self.times.iter_mut().zip(other.times) {
             *own += other;
         }
+        self.samples += other.samples;
     }
 
     /// Time spent in `stage`.
     pub fn of(&self, stage: Stage) -> Duration {
-        self.0[stage as usize]
+        self.times[stage as usize]
     }
 
     /// Time spent in all stages.
     pub fn total(&self) -> Duration {
-        self.0.iter().sum()
+        self.times.iter().sum()
     }
 }

@@ -6,6 +6,7 @@ pub mod convert;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;
+pub mod loading;
 pub mod predict;
 pub mod setup;
 pub mod train;

@@ -1,4 +1,4 @@
-//! Tensors in main memory that are filled as slices, by any thread.
+//! Tensors in main memory that are filled as slices, by any thread, and their way to floats.
 
 use super::checked_tensor;
 use std::ffi::c_int;
@@ -12,6 +12,23 @@ unsafe extern "C" {
         pinned: c_int,
         out: *mut *mut C_tensor,
     ) -> c_int;
+    fn senet_normalise_bytes(
+        pixels: *const C_tensor,
+        factor: *const C_tensor,
+        offset: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+}
+
+/// factor · pixels + offset of u8 `[N, H, W, C]` in main memory, with C of 1 or 3 and factors and offsets `[C]`; floats of
+/// the same shape.
+///
+/// # Errors
+/// When shapes or kinds are others, or there is no memory.
+pub fn normalise(pixels: &Tensor, factor: &Tensor, offset: &Tensor) -> Result<Tensor, TchError> {
+    let (pixels, factor, offset) = (pixels.as_ptr(), factor.as_ptr(), offset.as_ptr());
+    // SAFETY: the tensors live for the length of the call; the other side checks what they are.
+    checked_tensor(|out| unsafe { senet_normalise_bytes(pixels, factor, offset, out) })
 }
 
 /// A u8 tensor in the making. It has no other owner, so that its bytes can be lent as a slice.
@@ -54,6 +71,22 @@ impl HostBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_become_the_floats_of_the_plain_path() {
+        for channels in [1, 3] {
+            let pixels = Tensor::arange(5 * 7 * 11 * channels, (tch::Kind::Int64, Device::Cpu));
+            let pixels = pixels.to_kind(tch::Kind::Uint8).view([5, 7, 11, channels]);
+            let factor = Tensor::from_slice(&[0.017f32, 0.018, 0.019][..channels as usize]);
+            let offset = Tensor::from_slice(&[-2.1f32, -2.0, -1.8][..channels as usize]);
+            let plain = offset.addcmul(&pixels.to_kind(tch::Kind::Float), &factor);
+            let ours = normalise(&pixels, &factor, &offset).unwrap();
+            assert!((ours - plain).abs().max().double_value(&[]) < 1e-6);
+        }
+        let factor = Tensor::from_slice(&[1f32; 5]);
+        let pixels = Tensor::zeros([1, 1, 1, 5], (tch::Kind::Uint8, Device::Cpu));
+        assert!(normalise(&pixels, &factor, &factor).is_err());
+    }
 
     #[test]
     fn what_is_written_is_in_the_tensor() {
