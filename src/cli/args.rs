@@ -1,5 +1,6 @@
 //! The words that users type: clap types, and nothing that does anything.
 
+use super::data::DataArgs;
 use crate::data::MAX_SIZE;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
 use crate::net::se::Rounding;
@@ -45,6 +46,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Write the weights of a run, or of a file, for other libraries.
     Export(ExportArgs),
+    /// Index, verify and pack data sets.
+    Data(DataArgs),
     /// Print a network's stages, shapes, parameters and multiply-adds.
     Summary(SummaryArgs),
     /// Time training steps or forward passes on made-up batches.

@@ -3,6 +3,7 @@
 mod ablate;
 pub mod args;
 mod commands;
+pub mod data;
 mod inspect;
 mod output;
 mod weights;
@@ -62,6 +63,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Predict(args) => weights::predict(&args),
         Command::Import(args) => weights::import(&args),
         Command::Export(args) => weights::export(&args),
+        Command::Data(args) => data::data(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Bench(args) => commands::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),

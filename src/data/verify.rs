@@ -104,7 +104,7 @@ pub struct Finding {
 }
 
 /// What was found in a data set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Samples looked at.
     pub samples: usize,

@@ -47,7 +47,7 @@ impl Default for PackOptions {
         Self {
             shard_bytes: 256 << 20,
             short_side: None,
-            quality: 92,
+            quality: 90,
             seed: 0,
             threads: workers::for_computing(),
         }
@@ -188,7 +188,7 @@ pub fn pack(
 fn check(options: &PackOptions) -> Result<()> {
     if !(1..=100).contains(&options.quality) {
         let message = format!("the JPEG quality is {}, but 1 to 100 is expected", options.quality);
-        return Err(usage(message).hint("92 is hardly seen").into());
+        return Err(usage(message).hint("90 is hardly seen").into());
     }
     if options.shard_bytes < 4096 {
         let message = format!("shards of {} bytes hold nothing", options.shard_bytes);
