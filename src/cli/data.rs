@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 
 /// `senet data`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  senet data index IMAGENET                              list the samples once
+  senet data verify IMAGENET --quarantine bad.txt        which files training cannot use
+  senet data pack IMAGENET SHARDS --short-side 400       smaller images in tar shards")]
 pub struct DataArgs {
     /// What to do.
     #[command(subcommand)]

@@ -32,6 +32,8 @@ const MAGIC: &[u8; 8] = b"senetidx";
 const VERSION: u32 = 1;
 const HEADER: usize = 56;
 const UNIT: usize = 32;
+/// Time of the last change of a shard that may still change, of which nobody can be sure later.
+pub const FRESH: i64 = i64::MIN;
 /// More classes than any data set in use.
 pub const MAX_CLASSES: usize = 1 << 20;
 /// Reasons for which members or files are passed over.
@@ -629,7 +631,7 @@ impl Cache {
         let fresh = |time: i64| window > 0 && now.saturating_sub(time).abs() <= window;
         match kind {
             Kind::Folders if fresh(stamp.modified) || fresh(stamp.second as i64) => Stamp::default(),
-            Kind::Shards if fresh(stamp.modified) => Stamp { modified: 0, ..stamp },
+            Kind::Shards if fresh(stamp.modified) => Stamp { modified: FRESH, ..stamp },
             _ => stamp,
         }
     }

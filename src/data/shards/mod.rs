@@ -9,7 +9,7 @@ pub mod pack;
 pub mod tar;
 
 use super::images::{EXTENSIONS, MAX_FILE_BYTES};
-use super::index::{Cache, Index, Kind, Listing, MAX_CLASSES, Origin, Stamp, Unit, is_inside};
+use super::index::{Cache, FRESH, Index, Kind, Listing, MAX_CLASSES, Origin, Stamp, Unit, is_inside};
 use super::{Dataset, Image, Split, decode_file, workers};
 use crate::error::{Problem, Result, failed};
 use crate::files;
@@ -391,11 +391,14 @@ fn is_current(index: &Index, found: &Found, broken: Broken) -> Result<(), String
     }
     let changed = |unit: usize| {
         let path = found.folder.join(&found.names[unit]);
+        if index.stamp(unit).modified == FRESH {
+            return Some(format!("{} was new when it was listed", path.display()));
+        }
         let stamp = fs::metadata(&path).map(|metadata| Stamp::of_shard(&metadata));
-        (stamp.ok() != Some(index.stamp(unit))).then_some(path)
+        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", path.display()))
     };
     match workers::map(index.units(), workers::for_listing(), changed).into_iter().flatten().next() {
-        Some(path) => Err(format!("{} has changed", path.display())),
+        Some(why) => Err(why),
         None => Ok(()),
     }
 }
