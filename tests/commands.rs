@@ -180,10 +180,11 @@ fn a_finished_run_resumes_to_its_result() {
 fn class_folders_train() {
     let sandbox = Sandbox::new();
     write_class_folders(&sandbox, "photos", &["blue", "green", "red"], 8, 3);
-    // Formats beside JPEG and PNG, and names that lie.
-    write_image(&sandbox, "photos/val/red/9.txt", ImageFormat::Jpeg, 2);
+    // Formats beside JPEG and PNG, names that lie, folders within; what is not named like an image is none.
+    write_image(&sandbox, "photos/val/red/9.webp", ImageFormat::Jpeg, 2);
     write_image(&sandbox, "photos/val/red/10.jpg", ImageFormat::Bmp, 2);
-    write_image(&sandbox, "photos/val/red/11", ImageFormat::WebP, 2);
+    write_image(&sandbox, "photos/val/red/more/11.WebP", ImageFormat::WebP, 2);
+    write_image(&sandbox, "photos/val/red/12.txt", ImageFormat::WebP, 2);
     sandbox.write("photos/val/red/.hidden", "no image, and not looked at");
 
     let command = "train --data photos --set data.size=12 --batch-size 6 --epochs 2 --out run --json";
@@ -258,7 +259,7 @@ fn every_command_explains_itself_with_examples() {
     for line in ["senet train ", "senet eval --top5", "senet ablate --ratios 4,8,16,32"] {
         assert!(all.contains(line), "no {line:?} in {all}");
     }
-    for command in ["train", "eval", "ablate", "summary", "bench", "doctor", "completions"] {
+    for command in ["train", "eval", "ablate", "data", "summary", "bench", "doctor", "completions"] {
         assert!(all.contains(&format!("\n  {command} ")), "no {command} in {all}");
         let help = sandbox.succeed(&format!("{command} --help"));
         assert!(help.stdout.contains("Example"), "{}", help.stdout);

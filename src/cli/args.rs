@@ -46,10 +46,10 @@ pub enum Command {
     Import(ImportArgs),
     /// Write the weights of a run, or of a file, for other libraries.
     Export(ExportArgs),
+    /// Index, verify and pack data sets.
+    Data(DataArgs),
     /// Print a network's stages, shapes, parameters and multiply-adds.
     Summary(SummaryArgs),
-    /// Index, check, pack, time or look at data.
-    Data(DataArgs),
     /// Time training steps or forward passes on made-up batches.
     Bench(BenchArgs),
     /// Say what this program runs on, and what is missing.

@@ -4,7 +4,7 @@ use super::args::{OutputArgs, batch_size, number};
 use super::commands::stop_flag;
 use super::output::{note, print, print_json};
 use crate::data::{MAX_SIZE, Preprocessing, Split};
-use crate::engine::loading::{self, Measurement, Pipeline};
+use crate::engine::data::loading::{self, Measurement, Pipeline};
 use crate::error::{Result, failed};
 use crate::experiment::load::Layers;
 use crate::experiment::{Experiment, MAX_THREADS};
@@ -125,7 +125,10 @@ impl PipelineArgs {
             PipelineName::Eval => Split::Eval,
         };
         let (mut spec, seed) = (experiment.data, experiment.seed);
-        let dataset = spec.open(split, seed)?;
+        // What there is only one half of can be prepared in either way.
+        let there = spec.halves()?;
+        let half = if there.contains(&split) { split } else { there[0] };
+        let dataset = spec.open(half, seed)?;
         spec.resolve(dataset.as_ref(), &Preprocessing::default())?;
         Ok(Pipeline { dataset, spec, split, batch_size, seed })
     }

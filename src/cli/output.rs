@@ -8,6 +8,7 @@ use crate::report::table::{grouped, percent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.
@@ -191,6 +192,51 @@ impl RowObserver for Console {
             RowEvent::Timed => return self.line(&format!("timing, round {number} of {of}: {label}")),
         };
         self.line(&format!("run {number} of {of}, {label}{what}"));
+    }
+}
+
+/// Shows how far work of a known length has come, to several threads: a bar on a terminal, else a line now and then.
+pub struct Meter {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    last_line: Mutex<Instant>,
+}
+
+impl Meter {
+    /// With `quiet`, nothing is shown.
+    pub fn new(quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+            let template = "{prefix:<12} {bar:24} {human_pos}/{human_len}  {per_sec}  ETA {eta}";
+            bar.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
+        });
+        Self { bar, quiet, last_line: Mutex::new(Instant::now()) }
+    }
+
+    /// Of `what`, `done` of `total` are done.
+    pub fn at(&self, what: &str, done: usize, total: usize) {
+        if let Some(bar) = &self.bar {
+            if bar.prefix() != what {
+                bar.set_prefix(what.to_string());
+                bar.reset_eta();
+            }
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        } else if !self.quiet {
+            let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= LINE_EVERY {
+                *last = Instant::now();
+                eprintln!("{what}: {} of {}", grouped(done as i64), grouped(total as i64));
+            }
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 

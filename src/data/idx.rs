@@ -1,7 +1,8 @@
 //! IDX, the format of MNIST and Fashion-MNIST: a big-endian header (two zero bytes, 8 for unsigned bytes, the
 //! number of dimensions, each dimension as u32), then the values. Plain or gzip.
 
-use super::{Dataset, Image, Split, missing};
+use super::source::missing;
+use super::{Dataset, Image, Split};
 use crate::error::{Result, failed};
 use crate::files;
 use flate2::read::MultiGzDecoder;
@@ -15,6 +16,8 @@ pub struct IdxDataset {
     rows: usize,
     columns: usize,
     classes: Vec<String>,
+    /// The file of the images.
+    file: PathBuf,
 }
 
 /// More than any IDX data set in use: 4 GiB of pixels.
@@ -49,7 +52,7 @@ impl IdxDataset {
         }
         let classes = 1 + usize::from(*labels.iter().max().expect("there is a label for each image"));
         let classes = (0..classes).map(|class| class.to_string()).collect();
-        Ok(Self { images, labels, rows: shape[1], columns: shape[2], classes })
+        Ok(Self { images, labels, rows: shape[1], columns: shape[2], classes, file: image_file })
     }
 }
 
@@ -142,6 +145,14 @@ impl Dataset for IdxDataset {
         let size = self.rows * self.columns;
         let pixels = self.images[index * size..][..size].to_vec();
         Ok(Image { width: self.columns, height: self.rows, channels: 1, pixels })
+    }
+
+    fn source_name(&self, index: usize) -> String {
+        format!("{}:{index}", self.file.display())
+    }
+
+    fn relative_name(&self, index: usize) -> String {
+        format!("{}:{index}", self.file.file_name().unwrap_or_default().to_string_lossy())
     }
 }
 

@@ -1,13 +1,20 @@
-//! Images without labels: files, and all images below folders.
+//! Image files: what they are called, how they are read; and a data set of them without labels.
 
+use super::jpeg::Jpeg;
 use super::{Dataset, Image, decode};
 use crate::error::{Result, failed};
 use crate::files;
 use anyhow::Context;
+use image::ImageReader;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+/// More than any image file in use; a larger one is a mistake, and is not read into memory.
+pub const MAX_FILE_BYTES: u64 = 256 << 20;
+
 /// Names that image files end with. In a folder other files are passed over.
-const EXTENSIONS: [&str; 11] =
+pub const EXTENSIONS: [&str; 11] =
     ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "tga"];
 
 /// Image files with one label for all.
@@ -37,7 +44,7 @@ impl ImageFiles {
             let before = found.len();
             for file in walkdir::WalkDir::new(path).sort_by_file_name() {
                 let file = file.with_context(|| format!("cannot list the folder {}", path.display()))?;
-                if file.file_type().is_file() && is_image(file.path()) {
+                if file.file_type().is_file() && has_image_extension(file.file_name().as_encoded_bytes()) {
                     found.push(file.into_path());
                 }
             }
@@ -56,9 +63,46 @@ impl ImageFiles {
     }
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+/// Whether a file's name ends like an image's.
+pub fn has_image_extension(name: &[u8]) -> bool {
+    name.iter().rposition(|byte| *byte == b'.').is_some_and(|dot| {
+        EXTENSIONS.iter().any(|known| name[dot + 1..].eq_ignore_ascii_case(known.as_bytes()))
+    })
+}
+
+/// Puts the bytes of an image file into `bytes`, in place of what was there.
+///
+/// # Errors
+/// When it cannot be read or is larger than any image.
+pub fn read_image_file(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.clear();
+    let unreadable = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(unreadable)?;
+    let size = file.metadata().with_context(unreadable)?.len();
+    if size > MAX_FILE_BYTES {
+        let message = format!("{}: {size} bytes are too many for an image", path.display());
+        return Err(failed(message).hint("remove or replace the file").into());
+    }
+    // One more, so that the end is seen without growing.
+    bytes.reserve(size as usize + 1);
+    file.take(MAX_FILE_BYTES).read_to_end(bytes).with_context(unreadable)?;
+    Ok(())
+}
+
+/// Width and height of an image file by its header alone, whatever they are.
+///
+/// # Errors
+/// When the bytes are no image, or its header is broken.
+pub fn dimensions(bytes: &[u8]) -> Result<(usize, usize)> {
+    if bytes.starts_with(&[0xff, 0xd8])
+        && let Some(jpeg) = Jpeg::open(bytes)?
+    {
+        return Ok(jpeg.size());
+    }
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let (width, height) =
+        reader.into_dimensions().map_err(|error| failed(error.to_string().to_lowercase()))?;
+    Ok((width as usize, height as usize))
 }
 
 impl Dataset for ImageFiles {
@@ -81,5 +125,11 @@ impl Dataset for ImageFiles {
         let path = &self.paths[index];
         let image = decode::decode(&files::read(path)?).with_context(|| path.display().to_string())?;
         Ok(if self.channels == 1 { image.to_gray() } else { image })
+    }
+    fn source_name(&self, index: usize) -> String {
+        self.paths[index].display().to_string()
+    }
+    fn relative_name(&self, index: usize) -> String {
+        self.source_name(index)
     }
 }

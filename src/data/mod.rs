@@ -1,27 +1,36 @@
 //! Images and labels, from files to batches on the device.
 //!
-//! The way of a sample: [`Dataset::image`] (a file or a slice of one, [decoded](decode)) → [`augment`] (crop,
+//! The way of a sample: [`Dataset::image`] (a file or a piece of one, [decoded](decode)) → [`augment`] (crop,
 //! flip, resize) → a place in a batch of u8 NHWC, filled by the [`loader`]'s threads in the [`order`] of the epoch
 //! → [`Normalise`], on the device, to floats in channels_last.
 
 pub mod augment;
+pub mod cifar;
 pub mod decode;
 pub mod faults;
 pub mod folder;
 pub mod idx;
+pub mod imagenet_val;
 pub mod images;
+pub mod index;
 mod jpeg;
 pub mod loader;
 pub mod order;
+pub mod quarantine;
 pub mod sample;
 pub mod sampling;
+pub mod shards;
+mod source;
 pub mod stages;
 pub mod synthetic;
+pub mod verify;
+pub mod workers;
 
 use crate::error::{Result, failed, usage};
 use crate::torch_ext::host;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use shards::ShardOptions;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -81,10 +90,28 @@ pub trait Dataset: Send + Sync {
     fn encoded(&self, _index: usize, _bytes: &mut Vec<u8>) -> Result<bool> {
         Ok(false)
     }
+    /// Where sample `index` lies, as the user would write it: a path, `shard:key` or `file:number`.
+    fn source_name(&self, index: usize) -> String;
+    /// The same relative to the data's folder, with `/` between the parts: what a [quarantine] list calls it,
+    /// wherever the data is mounted.
+    fn relative_name(&self, index: usize) -> String;
     /// What is said of an encoded sample that cannot be decoded because of `error`.
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
-        failed(format!("cannot decode sample {index}: {error:#}")).into()
+        failed(format!("cannot decode {}: {error:#}", self.source_name(index)))
+            .hint("remove or replace the file")
+            .into()
     }
+    /// How the samples were listed, where they lie in many files.
+    fn listing(&self) -> Option<index::Listing> {
+        None
+    }
+}
+
+/// Decodes sample `index` of a data set of image files.
+fn decode_file(data: &dyn Dataset, index: usize) -> Result<Image> {
+    let mut bytes = Vec::new();
+    data.encoded(index, &mut bytes)?;
+    decode::decode(&bytes).map_err(|error| data.undecodable(index, &error))
 }
 
 /// Which half of a data set.
@@ -96,16 +123,43 @@ pub enum Split {
     Eval,
 }
 
+impl Split {
+    /// Both halves.
+    pub const BOTH: [Self; 2] = [Self::Train, Self::Eval];
+
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+        }
+    }
+
+    /// What the folders of this half are called, and what the names of its shards begin with.
+    fn folders(self) -> &'static [&'static str] {
+        match self {
+            Self::Train => &["train"],
+            Self::Eval => &["val", "test"],
+        }
+    }
+}
+
 /// Form in which a data set is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// Whatever `data.dir` holds: IDX files or class folders.
+    /// Whatever `data.dir` holds.
     Auto,
     /// MNIST's IDX files, gzip or not.
     Idx,
-    /// `train/CLASS/*` and `val/CLASS/*` (or `test/`).
+    /// `train/CLASS/**` and `val/CLASS/**` (or `test/`).
     Folder,
+    /// Tar shards by WebDataset's convention; `data.dir` may also be one shard or a pattern.
+    Shards,
+    /// The binary files of CIFAR-10 or CIFAR-100.
+    Cifar,
+    /// ImageNet as it is handed out: `train/CLASS/*`, and a flat `val/` with a list of labels.
+    ImagenetVal,
     /// Made up, seeded and learnable; needs no files.
     Synthetic,
 }
@@ -128,8 +182,10 @@ pub enum Crop {
 pub struct DataSpec {
     /// Form of the data.
     pub source: Source,
-    /// Folder of the data.
+    /// Folder of the data, or a pattern of shards.
     pub dir: PathBuf,
+    /// List of samples that are left out of both halves, as `senet data verify` writes it.
+    pub quarantine: Option<PathBuf>,
     /// Train on a seeded subset of this many samples.
     pub limit: Option<usize>,
     /// Height and width of the network's input in pixels.
@@ -170,6 +226,7 @@ impl Default for DataSpec {
         Self {
             source: Source::Auto,
             dir: PathBuf::from("data/fashion-mnist"),
+            quarantine: None,
             limit: None,
             size: None,
             crop: None,
@@ -221,15 +278,10 @@ impl DataSpec {
     /// # Errors
     /// When the data is missing, damaged or of another form.
     pub fn open(&self, split: Split, seed: u64) -> Result<Arc<dyn Dataset>> {
-        let source = match self.source {
-            Source::Auto => self.detect()?,
-            known => known,
-        };
-        let all: Arc<dyn Dataset> = match source {
-            Source::Idx => Arc::new(idx::IdxDataset::open(&self.dir, split)?),
-            Source::Folder => Arc::new(folder::FolderDataset::open(&self.dir, split)?),
-            Source::Synthetic => Arc::new(synthetic::SyntheticDataset::new(&self.synthetic, split, seed)),
-            Source::Auto => unreachable!("detection returns a form"),
+        let all = self.open_whole(split, seed, &ShardOptions::for_training())?;
+        let all = match &self.quarantine {
+            Some(path) => quarantine::Kept::read(all, path)?,
+            None => all,
         };
         match (self.limit, split) {
             (Some(0), _) => Err(usage("`data.limit` is 0, but training needs samples").into()),
@@ -238,27 +290,6 @@ impl DataSpec {
             }
             _ => Ok(all),
         }
-    }
-
-    /// Which form the folder holds.
-    fn detect(&self) -> Result<Source> {
-        if !self.dir.is_dir() {
-            return Err(missing(&self.dir).into());
-        }
-        // The evaluation half may come alone.
-        if ["train", "val", "test"].iter().any(|half| self.dir.join(half).is_dir()) {
-            return Ok(Source::Folder);
-        }
-        if idx::find(&self.dir, Split::Train).is_ok() || idx::find(&self.dir, Split::Eval).is_ok() {
-            return Ok(Source::Idx);
-        }
-        let message = format!(
-            "{}: neither `train/`, `val/` or `test/` with class folders nor IDX files found",
-            self.dir.display()
-        );
-        Err(failed(message)
-            .hint("`data.dir` names the folder that directly holds them (`--data DIR`)")
-            .into())
     }
 
     /// Fills in what is `null` for a data set and a network that was made for `network`.
@@ -342,20 +373,6 @@ impl DataSpec {
     }
 }
 
-/// The error for a data folder that is not there.
-fn missing(dir: &Path) -> crate::error::Problem {
-    let hint = if dir == DataSpec::default().dir {
-        "`make data` fetches Fashion-MNIST; `--data DIR` names another data set"
-    } else {
-        "`--data DIR` (or `data.dir`) names a folder with `train/CLASS/*` and `val/CLASS/*`, or with IDX files"
-    };
-    let message = match dir.exists() {
-        true => format!("no data: {} is not a folder", dir.display()),
-        false => format!("no data: the folder {} does not exist", dir.display()),
-    };
-    failed(message).hint(hint)
-}
-
 /// A seeded part of a data set.
 struct Subset {
     all: Arc<dyn Dataset>,
@@ -383,6 +400,12 @@ impl Dataset for Subset {
     }
     fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
         self.all.encoded(self.indices[index], bytes)
+    }
+    fn source_name(&self, index: usize) -> String {
+        self.all.source_name(self.indices[index])
+    }
+    fn relative_name(&self, index: usize) -> String {
+        self.all.relative_name(self.indices[index])
     }
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
         self.all.undecodable(self.indices[index], error)

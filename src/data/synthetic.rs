@@ -113,6 +113,14 @@ impl Dataset for SyntheticDataset {
         }
         Ok(Image { width: size, height: size, channels, pixels })
     }
+
+    fn source_name(&self, index: usize) -> String {
+        format!("made-up image {}", self.relative_name(index))
+    }
+
+    fn relative_name(&self, index: usize) -> String {
+        format!("{}:{index}", self.split.name())
+    }
 }
 
 /// Value between the cells of a GRID × GRID pattern; beyond its border, the border's.

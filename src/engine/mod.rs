@@ -3,10 +3,10 @@
 pub mod ablate;
 pub mod bench;
 pub mod convert;
+pub mod data;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;
-pub mod loading;
 pub mod predict;
 pub mod setup;
 pub mod train;

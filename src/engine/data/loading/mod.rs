@@ -71,6 +71,12 @@ impl Dataset for Repeated {
     fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
         self.all.encoded(self.at(index), bytes)
     }
+    fn source_name(&self, index: usize) -> String {
+        self.all.source_name(self.at(index))
+    }
+    fn relative_name(&self, index: usize) -> String {
+        self.all.relative_name(self.at(index))
+    }
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
         self.all.undecodable(self.at(index), error)
     }

@@ -1,0 +1,174 @@
+//! Samples that are left out: a list of [relative names](Dataset::relative_name), one a line, and a data set
+//! without what it names. [`verify`](super::verify) writes such lists.
+
+use super::{Dataset, Image};
+use crate::error::{Result, failed};
+use crate::files;
+use anyhow::Context;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a list begins with that this program has written. Lists of people need not.
+pub const TITLE: &str = "# senet quarantine";
+
+/// Names of samples to leave out.
+///
+/// One relative name a line; `#` begins a comment line, `./` may stand before a name (and must, where it begins with
+/// `#`). `\\`, `\n` and `\r` stand for a backslash and line ends in a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exclusions {
+    names: HashSet<String>,
+}
+
+/// A name as a line of a list.
+pub fn escape(name: &str) -> String {
+    let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+    // A name that seems to begin with `./` itself would lose it.
+    if name.starts_with('#') || name.starts_with("./") { format!("./{name}") } else { name }
+}
+
+impl Exclusions {
+    /// From a quarantine file.
+    ///
+    /// # Errors
+    /// When it cannot be read or a line is no name.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_text(&files::read_text(path)?).map_err(|(line, what)| {
+            failed(format!("{}, line {line}: {what}", path.display()))
+                .hint("one relative path, or shard:key, a line; `#` begins a comment")
+                .into()
+        })
+    }
+
+    /// From the text of one; on failure with the number of the line.
+    ///
+    /// # Errors
+    /// When a line is no name.
+    pub fn from_text(text: &str) -> Result<Self, (usize, String)> {
+        let mut names = HashSet::new();
+        for (number, line) in text.lines().enumerate() {
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            let line = line.strip_prefix("./").unwrap_or(line);
+            let mut name = String::with_capacity(line.len());
+            let mut letters = line.chars();
+            while let Some(letter) = letters.next() {
+                name.push(match letter {
+                    '\\' => match letters.next() {
+                        Some('\\') => '\\',
+                        Some('n') => '\n',
+                        Some('r') => '\r',
+                        _ => return Err((number + 1, "an unknown escape after a backslash".to_string())),
+                    },
+                    other => other,
+                });
+            }
+            if name.starts_with('/') {
+                return Err((number + 1, format!("`{name}` is an absolute path")));
+            }
+            names.insert(name);
+        }
+        Ok(Self { names })
+    }
+
+    /// Whether a sample is to be left out.
+    pub fn contains(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Number of names.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// A data set without the samples in quarantine.
+pub struct Kept {
+    all: Arc<dyn Dataset>,
+    indices: Vec<u32>,
+}
+
+impl Kept {
+    /// Without the samples that `exclusions` name.
+    ///
+    /// # Errors
+    /// When nothing remains.
+    pub fn new(all: Arc<dyn Dataset>, exclusions: &Exclusions) -> Result<Self> {
+        let kept = |index: &u32| !exclusions.contains(&all.relative_name(*index as usize));
+        let count = u32::try_from(all.len()).map_err(|_| failed("more than 4 billion samples"))?;
+        let indices: Vec<u32> = (0..count).filter(kept).collect();
+        if indices.is_empty() {
+            return Err(failed("the quarantine names every sample").hint("look at the list again").into());
+        }
+        Ok(Self { all, indices })
+    }
+
+    /// `all` without what the list in the file `path` names; `all` itself, where that is nothing of it.
+    ///
+    /// # Errors
+    /// When the list cannot be read or is none, or nothing remains.
+    pub fn read(all: Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
+        let kept = Self::new(Arc::clone(&all), &Exclusions::read(path)?)
+            .with_context(|| path.display().to_string())?;
+        Ok(if kept.indices.len() == all.len() { all } else { Arc::new(kept) })
+    }
+
+    fn index(&self, index: usize) -> usize {
+        self.indices[index] as usize
+    }
+}
+
+impl Dataset for Kept {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+    fn classes(&self) -> &[String] {
+        self.all.classes()
+    }
+    fn channels(&self) -> usize {
+        self.all.channels()
+    }
+    fn natural_size(&self) -> Option<(usize, usize)> {
+        self.all.natural_size()
+    }
+    fn label(&self, index: usize) -> usize {
+        self.all.label(self.index(index))
+    }
+    fn image(&self, index: usize) -> Result<Image> {
+        self.all.image(self.index(index))
+    }
+    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
+        self.all.encoded(self.index(index), bytes)
+    }
+    fn source_name(&self, index: usize) -> String {
+        self.all.source_name(self.index(index))
+    }
+    fn relative_name(&self, index: usize) -> String {
+        self.all.relative_name(self.index(index))
+    }
+    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
+        self.all.undecodable(self.index(index), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_the_file() {
+        for name in ["a", "#a", "./a", "a\\n\n\r", "a b ", "é"] {
+            let read = Exclusions::from_text(&format!("# list\n\n{}\n", escape(name))).unwrap();
+            assert!(read.contains(name) && read.len() == 1, "{name:?}: {read:?}");
+        }
+        assert_eq!(Exclusions::from_text("a\n/b\n").unwrap_err().0, 2);
+        assert_eq!(Exclusions::from_text("a\\x\n").unwrap_err().0, 1);
+    }
+}
