@@ -41,8 +41,8 @@ check: setup data ## what has to pass before a commit: format, lints, tests, doc
 golden: setup ## make the golden numbers of tests/ anew, with PyTorch
 	scripts/golden.sh $(ARGS)
 
-bench: build data ## the micro-benchmarks
-	cargo bench $(ARGS)
+bench: setup ## the micro-benchmarks
+	cargo bench --bench loading $(ARGS)
 
 clean: ## delete what was built; data, runs and the cache stay
 	cargo clean

@@ -251,5 +251,8 @@ pub fn evaluation_lines(evaluation: &Evaluation, top5: bool) -> String {
         lines.push(line("top-5", evaluation.top5.correct, evaluation.top5.accuracy));
     }
     lines.push(format!("loss   {:>8.4}", evaluation.loss));
+    if evaluation.skipped > 0 {
+        lines.push(format!("{} image(s) could not be read and are not counted", evaluation.skipped));
+    }
     lines.join("\n")
 }

@@ -1,7 +1,8 @@
 //! From the bytes of an image file to RGB. What a file is, its first bytes say, not its name.
 
 use super::Image;
-use super::jpeg::{Jpeg, Region, Scale};
+use super::jpeg::segments::Segments;
+use super::jpeg::{END_OF_IMAGE, Jpeg, Region, Scale};
 use crate::error::{Result, failed};
 use image::{DynamicImage, ImageError, ImageReader, Limits};
 use std::io::Cursor;
@@ -46,8 +47,20 @@ pub fn decode(bytes: &[u8]) -> Result<Image> {
 }
 
 /// A JPEG's pixels, or `None` where libjpeg-turbo cannot give RGB (CMYK) or has doubts about the data; the
-/// other decoder then has the last word.
+/// other decoder then has the last word. But not on a file that ends within its pixels: it would make up the rest.
 fn decode_jpeg(bytes: &[u8]) -> Result<Option<Image>> {
+    let image = decode_whole_jpeg(bytes)?;
+    if image.is_some() || Segments::of(bytes).has_end {
+        return Ok(image);
+    }
+    match decode_whole_jpeg(&[bytes, &END_OF_IMAGE].concat())? {
+        Some(image) => Ok(Some(image)),
+        None => Err(failed("it ends early: pixels are missing").into()),
+    }
+}
+
+/// The same of a file that is whole.
+fn decode_whole_jpeg(bytes: &[u8]) -> Result<Option<Image>> {
     let Some(jpeg) = Jpeg::open(bytes)? else { return Ok(None) };
     let (width, height) = jpeg.size();
     check_size(width, height)?;
@@ -101,6 +114,17 @@ mod tests {
         for format in [ImageFormat::Jpeg, ImageFormat::Png] {
             let whole = encoded(format);
             assert!(decode(&whole[..whole.len() / 2]).is_err(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_jpeg_only_the_end_mark_may_be_missing() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let image = decode(&whole).unwrap();
+        assert_eq!(decode(&whole[..whole.len() - 2]).unwrap(), image);
+        for missing in [40, 100, whole.len() / 3] {
+            let message = decode(&whole[..whole.len() - missing]).unwrap_err().to_string();
+            assert!(message.contains("ends early"), "{missing} bytes: {message}");
         }
     }
 

@@ -321,8 +321,11 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::Augment;
+    use crate::data::faults::OnError;
+    use crate::data::sampling::Sampling;
     use crate::data::synthetic::SyntheticSpec;
-    use crate::data::{Preprocessing, Source};
+    use crate::data::{Crop, Image, Preprocessing, Source};
 
     fn spec() -> (DataSpec, Arc<dyn Dataset>) {
         let synthetic = SyntheticSpec { train: 50, size: 12, ..SyntheticSpec::default() };
@@ -332,10 +335,15 @@ mod tests {
         (spec, data)
     }
 
-    fn bytes(threads: usize, first: usize) -> Vec<(Vec<u8>, Vec<i64>)> {
-        let (spec, data) = spec();
-        let faults = Arc::new(Faults::new(&spec, data.len()));
-        let plan = Plan::train(data, faults, &spec, 16, 3, 2).unwrap();
+    fn bytes(
+        spec: &DataSpec,
+        data: &Arc<dyn Dataset>,
+        threads: usize,
+        first: usize,
+    ) -> Vec<(Vec<u8>, Vec<i64>)> {
+        let data = Arc::clone(data);
+        let faults = Arc::new(Faults::new(spec, data.len()));
+        let plan = Plan::train(data, faults, spec, 16, 3, 2).unwrap();
         assert_eq!(plan.batches(), 4);
         Loader::start(plan, first, threads, Device::Cpu)
             .map(|batch| {
@@ -348,10 +356,86 @@ mod tests {
 
     #[test]
     fn batches_are_the_same_for_any_number_of_threads() {
-        let one = bytes(1, 0);
-        assert_eq!(one.iter().map(|(_, labels)| labels.len()).collect::<Vec<_>>(), [16, 16, 16, 2]);
-        assert_eq!(one, bytes(5, 0));
-        assert_eq!(one[2..], bytes(2, 2));
+        let (plain, data) = spec();
+        let augment =
+            r#"[{"kind": "rand-augment"}, {"kind": "pixel-jitter", "per": "value"}, {"kind": "erase"}]"#;
+        let augment: Augment = serde_json::from_str(augment).unwrap();
+        let sampling = Sampling::ClassAware;
+        let rich = DataSpec { augment, sampling, crop: Some(Crop::Resized), ..plain.clone() };
+        for spec in [plain, rich] {
+            let one = bytes(&spec, &data, 1, 0);
+            assert_eq!(one.iter().map(|(_, labels)| labels.len()).collect::<Vec<_>>(), [16, 16, 16, 2]);
+            for threads in [2, 5, 16] {
+                assert_eq!(one, bytes(&spec, &data, threads, 0), "{threads} threads");
+            }
+            // Any batch can be the first.
+            assert_eq!(one[2..], bytes(&spec, &data, 2, 2));
+        }
+    }
+
+    /// Samples of which some cannot be had.
+    struct Holed(Arc<dyn Dataset>);
+
+    impl Dataset for Holed {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn classes(&self) -> &[String] {
+            self.0.classes()
+        }
+        fn channels(&self) -> usize {
+            self.0.channels()
+        }
+        fn natural_size(&self) -> Option<(usize, usize)> {
+            self.0.natural_size()
+        }
+        fn label(&self, index: usize) -> usize {
+            self.0.label(index)
+        }
+        fn image(&self, index: usize) -> Result<Image> {
+            match index {
+                3 | 4 | 17..=19 => Err(failed(format!("cannot read sample {index}")).into()),
+                _ => self.0.image(index),
+            }
+        }
+        fn source_name(&self, index: usize) -> String {
+            self.0.source_name(index)
+        }
+        fn relative_name(&self, index: usize) -> String {
+            self.0.relative_name(index)
+        }
+    }
+
+    #[test]
+    fn bad_samples_are_replaced_in_training_and_left_out_in_evaluation() {
+        let (spec, data) = spec();
+        let data: Arc<dyn Dataset> = Arc::new(Holed(data));
+        let spec = DataSpec { on_error: OnError::Skip, max_bad: 0.1, ..spec };
+        let pass = |plan: Plan| -> Vec<usize> {
+            Loader::start(plan, 0, 3, Device::Cpu).flat_map(|batch| batch.unwrap().samples).collect()
+        };
+        let faults = Arc::new(Faults::new(&spec, data.len()));
+        let evaluated = pass(Plan::eval(Arc::clone(&data), Arc::clone(&faults), &spec, 3));
+        let good = (0..50).filter(|sample| ![3, 4, 17, 18, 19].contains(sample));
+        assert_eq!(evaluated, good.collect::<Vec<_>>());
+        assert_eq!((faults.count(), faults.take_news().len()), (5, 5));
+        let train = || Plan::train(Arc::clone(&data), Arc::clone(&faults), &spec, 16, 0, 0).unwrap();
+        let wanted = train().order;
+        let trained = pass(train());
+        for (wanted, trained) in wanted.into_iter().zip(trained) {
+            let expected = match wanted {
+                3 | 4 => 5,
+                17..=19 => 20,
+                good => good,
+            };
+            assert_eq!(trained, expected);
+        }
+        assert!(faults.take_news().is_empty(), "each is told once");
+
+        let strict = Arc::new(Faults::new(&DataSpec { max_bad: 0.08, ..spec.clone() }, data.len()));
+        let batches = Loader::start(Plan::eval(data, strict, &spec, 8), 0, 2, Device::Cpu);
+        let error = batches.into_iter().find_map(Result::err).unwrap().to_string();
+        assert!(error.contains("5 of 50 samples are bad"), "{error}");
     }
 
     #[test]

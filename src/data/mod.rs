@@ -98,7 +98,7 @@ pub trait Dataset: Send + Sync {
     /// What is said of an encoded sample that cannot be decoded because of `error`.
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
         failed(format!("cannot decode {}: {error:#}", self.source_name(index)))
-            .hint("remove or replace the file")
+            .hint("remove or replace the file; `data.on_error=skip` goes on without")
             .into()
     }
     /// How the samples were listed, where they lie in many files.

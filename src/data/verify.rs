@@ -3,6 +3,7 @@
 //! What cannot be used can be kept as a [`quarantine`](super::quarantine), which training reads.
 
 use super::images::{MAX_FILE_BYTES, dimensions};
+use super::jpeg::segments::Segments;
 use super::quarantine::escape;
 use super::{Dataset, decode, workers};
 use serde::Serialize;
@@ -84,7 +85,7 @@ impl Verdict {
             Self::Misnamed => "used: the first bytes decide, not the name",
             Self::Cmyk => "used, converted to RGB",
             Self::BrokenExif => "used: EXIF data are ignored",
-            _ => "not used: an error, unless in quarantine",
+            _ => "not used: an error, unless skipped or in quarantine",
         }
     }
 }
@@ -212,7 +213,7 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
         let name = |format: image::ImageFormat| format!("{format:?}").to_uppercase();
         say(Verdict::Misnamed, format!("it is {}, not {}", name(kind), name(called)));
     }
-    let jpeg = bytes.starts_with(&[0xff, 0xd8]).then(|| Jpeg::of(bytes));
+    let jpeg = bytes.starts_with(&[0xff, 0xd8]).then(|| Segments::of(bytes));
     if let Some(jpeg) = &jpeg {
         if jpeg.components == 4 {
             say(Verdict::Cmyk, "four components".to_string());
@@ -245,7 +246,7 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
 }
 
 /// Whether a JPEG without an end mark has all its pixels: with the mark, libjpeg-turbo has no doubts about it.
-fn is_whole_but_for_its_end(bytes: &[u8], jpeg: &Jpeg<'_>) -> bool {
+fn is_whole_but_for_its_end(bytes: &[u8], jpeg: &Segments<'_>) -> bool {
     let whole = [bytes, &[0xff, 0xd9]].concat();
     let format = if jpeg.components == 4 { PixelFormat::CMYK } else { PixelFormat::RGB };
     let decode = || -> turbojpeg::Result<()> {
@@ -260,7 +261,7 @@ fn is_whole_but_for_its_end(bytes: &[u8], jpeg: &Jpeg<'_>) -> bool {
 }
 
 /// Whether a file that does not decode lacks its end.
-fn ends_early(bytes: &[u8], jpeg: Option<&Jpeg<'_>>, message: &str) -> bool {
+fn ends_early(bytes: &[u8], jpeg: Option<&Segments<'_>>, message: &str) -> bool {
     let word = |at: usize| {
         bytes.get(at..at + 4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
     };
@@ -278,58 +279,6 @@ fn ends_early(bytes: &[u8], jpeg: Option<&Jpeg<'_>>, message: &str) -> bool {
         _ => ["unexpected end", "eof", "fill whole buffer", "end of file"]
             .iter()
             .any(|hint| message.contains(hint)),
-    }
-}
-
-/// What the segments of a JPEG say.
-struct Jpeg<'a> {
-    components: u8,
-    exif: Option<&'a [u8]>,
-    has_end: bool,
-}
-
-impl<'a> Jpeg<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        let mut found = Self { components: 0, exif: None, has_end: false };
-        let mut at = 2;
-        while let Some(&[mark, code]) = bytes.get(at..at + 2) {
-            match (mark, code) {
-                (0xff, 0xff) => {
-                    at += 1;
-                    continue;
-                }
-                (0xff, 0xd9) => {
-                    found.has_end = true;
-                    break;
-                }
-                (0xff, 0xda) => {
-                    // In what follows 0xff comes with a zero, except before marks.
-                    found.has_end = bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]);
-                    break;
-                }
-                (0xff, 0x01 | 0xd0..=0xd7) => {
-                    at += 2;
-                    continue;
-                }
-                (0xff, _) => {}
-                _ => break,
-            }
-            let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { break };
-            let length = usize::from(u16::from_be_bytes([high, low]));
-            if length < 2 {
-                break;
-            }
-            let Some(body) = bytes.get(at + 4..at + 2 + length) else { break };
-            match code {
-                0xc0..=0xcf if !matches!(code, 0xc4 | 0xc8 | 0xcc) => {
-                    found.components = body.get(5).copied().unwrap_or(0);
-                }
-                0xe1 if found.exif.is_none() => found.exif = body.strip_prefix(b"Exif\0\0"),
-                _ => {}
-            }
-            at += 2 + length;
-        }
-        found
     }
 }
 

@@ -15,13 +15,15 @@
 //! The only `unsafe` of the data path is here: TurboJPEG's cropping has no safe wrapper.
 #![allow(unsafe_code)]
 
+pub mod segments;
+
 use crate::error::{Result, failed};
 use std::ffi::c_int;
 use std::ptr::NonNull;
 use turbojpeg::raw;
 
 /// What a whole JPEG ends with. Cut off inside its pixels it cannot: there 0xff is followed by zero or a restart.
-const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+pub const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
 
 /// Pixels on either side of a region that are decoded with it, where there are any: one for chroma's upsampling.
 const MARGIN: usize = 1;
