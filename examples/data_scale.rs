@@ -48,7 +48,11 @@ fn make_shards(dir: &Path, count: usize) -> Result<()> {
         let mut output = BufWriter::new(File::create(dir.join(format!("train/shard-{shard:06}.tar")))?);
         for sample in shard * SAMPLES_A_SHARD..count.min((shard + 1) * SAMPLES_A_SHARD) {
             write_member(&mut output, &format!("{sample:08}.jpg"), b"tiny")?;
-            write_member(&mut output, &format!("{sample:08}.cls"), (sample % CLASSES).to_string().as_bytes())?;
+            write_member(
+                &mut output,
+                &format!("{sample:08}.cls"),
+                (sample % CLASSES).to_string().as_bytes(),
+            )?;
         }
         write_end(&mut output)?;
         output.flush()?;
@@ -83,11 +87,13 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (kind, count, dir, later) = match words.as_slice() {
-        [kind @ ("files" | "shards"), count, dir] => (*kind, count.parse::<usize>()?, *dir, false),
         [kind @ ("files" | "shards"), "again", dir] => (*kind, 0, *dir, true),
+        [kind @ ("files" | "shards"), count, dir] => (*kind, count.parse::<usize>()?, *dir, false),
         _ => return Err(usage("data_scale files|shards COUNT DIR").into()),
     };
     let place = Path::new(dir);
+    // libtorch's library alone takes some, as in every program that links it.
+    println!("resident at the start: {}", memory("VmRSS"));
     if !later {
         timed(&format!("make {count} {kind}"), || match kind {
             "shards" => make_shards(place, count),
