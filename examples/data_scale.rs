@@ -95,7 +95,7 @@ fn main() -> Result<()> {
     // libtorch's library alone takes some, as in every program that links it.
     println!("resident at the start: {}", memory("VmRSS"));
     if !later {
-        timed(&format!("make {count} {kind}"), || match kind {
+        timed(&format!("make {count} in {kind}"), || match kind {
             "shards" => make_shards(place, count),
             _ => make_files(place, count),
         })?;
