@@ -87,13 +87,15 @@ fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (kind, count, dir, later) = match words.as_slice() {
-        [kind @ ("files" | "shards"), count, dir] => (*kind, count.parse::<usize>()?, *dir, false),
         [kind @ ("files" | "shards"), "again", dir] => (*kind, 0, *dir, true),
+        [kind @ ("files" | "shards"), count, dir] => (*kind, count.parse::<usize>()?, *dir, false),
         _ => return Err(usage("data_scale files|shards COUNT DIR").into()),
     };
     let place = Path::new(dir);
+    // libtorch's library alone takes some, as in every program that links it.
+    println!("resident at the start: {}", memory("VmRSS"));
     if !later {
-        timed(&format!("make {count} {kind}"), || match kind {
+        timed(&format!("make {count} in {kind}"), || match kind {
             "shards" => make_shards(place, count),
             _ => make_files(place, count),
         })?;

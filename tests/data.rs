@@ -340,7 +340,7 @@ fn hostile_archives_do_no_harm() {
     refused(&sandbox, &train("cut"), 1, &parts);
     refused(&sandbox, "data verify cut", 1, &parts[..2]);
     let salvaged = sandbox.succeed("data pack cut saved --salvage --json");
-    assert_eq!(half(&salvaged.json(), "eval")["samples"], 2, "{}", salvaged.stderr);
+    assert_eq!(half(&salvaged.json(), "eval")["samples"], 1, "{}", salvaged.stderr);
     assert!(salvaged.stderr.contains("warning: cut/val-0.tar ends early, at byte"), "{}", salvaged.stderr);
 
     for (name, contents, what) in [
@@ -375,7 +375,7 @@ fn loops_of_links_end_and_locked_files_are_named() {
     assert_eq!(half(&sandbox.succeed("data index photos --json").json(), "train")["samples"], 6);
 
     let locked = sandbox.path("photos/train/blue/1.jpg");
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&locked).is_ok() {
         // Root reads everything.
         return;
@@ -383,7 +383,7 @@ fn loops_of_links_end_and_locked_files_are_named() {
     let found = sandbox.senet("data verify photos --json").json();
     assert_eq!(half(&found, "train")["counts"]["unreadable"], 1);
     refused(&sandbox, &format!("train --data photos {SMALL}"), 1, &["cannot read photos/train/blue/1.jpg"]);
-    fs::set_permissions(sandbox.path("photos/train/green"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(sandbox.path("photos/train/green"), fs::Permissions::from_mode(0o000)).unwrap();
     refused(&sandbox, "data index photos", 1, &["cannot list the folder photos/train/green"]);
     fs::set_permissions(sandbox.path("photos/train/green"), fs::Permissions::from_mode(0o755)).unwrap();
 }

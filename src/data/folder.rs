@@ -325,7 +325,8 @@ mod tests {
         open(dir.path(), Split::Train);
         assert_eq!(why(&open(dir.path(), Split::Train)), "loaded");
         let train = dir.path().join("train");
-        let steps: [(&str, Box<dyn Fn()>, usize); 5] = [
+        type Change<'a> = Box<dyn Fn() + 'a>;
+        let steps: [(&str, Change<'_>, usize); 5] = [
             ("train/b has changed", Box::new(|| put(dir.path(), &["train/b/4.jpg"])), 4),
             ("b/deep has changed", Box::new(|| fs::remove_file(train.join("b/deep/3.jpg")).unwrap()), 3),
             ("class folders are others", Box::new(|| put(dir.path(), &["train/c/5.jpg"])), 4),

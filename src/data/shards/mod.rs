@@ -164,20 +164,28 @@ impl ShardDataset {
 
 /// A few open files, the latest used.
 struct Handles {
-    files: Mutex<(HashMap<usize, (Arc<File>, u64)>, u64)>,
+    open: Mutex<Open>,
     most: usize,
+}
+
+#[derive(Default)]
+struct Open {
+    /// By unit; with the time of its last use.
+    files: HashMap<usize, (Arc<File>, u64)>,
+    /// Uses so far.
+    clock: u64,
 }
 
 impl Handles {
     fn new(most: usize) -> Self {
-        Self { files: Mutex::default(), most }
+        Self { open: Mutex::default(), most }
     }
 
     /// The file of a unit; one that is closed meanwhile stays open for who reads it.
     fn get(&self, unit: usize, open: impl FnOnce() -> Result<File>) -> Result<Arc<File>> {
         {
-            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-            let (files, clock) = &mut *files;
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let Open { files, clock } = &mut *open;
             *clock += 1;
             if let Some((file, used)) = files.get_mut(&unit) {
                 *used = *clock;
@@ -186,8 +194,8 @@ impl Handles {
         }
         // Without the lock: the disk may be far.
         let file = Arc::new(open()?);
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files, clock) = &mut *files;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Open { files, clock } = &mut *open;
         if files.len() >= self.most
             && let Some(oldest) = files.iter().min_by_key(|(_, (_, used))| *used).map(|(unit, _)| *unit)
         {
@@ -948,7 +956,7 @@ mod tests {
                 assert_eq!(read(&data, index), key.as_bytes());
             }
         });
-        assert!(data.open.files.lock().unwrap().0.len() <= MAX_OPEN);
+        assert!(data.open.open.lock().unwrap().files.len() <= MAX_OPEN);
     }
 
     /// Seeded damage: never a panic, and what is accepted can be read.
