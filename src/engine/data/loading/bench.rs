@@ -13,11 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::Device;
 
-/// Samples of a pass, at least: the threads start and end with it.
-const LONG_PASS: usize = 1024;
-
-/// Batches that one figure is of.
-const WINDOW: usize = 4;
+/// Samples that one figure is of, the start of the threads included.
+const PASS: usize = 1024;
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -26,7 +23,7 @@ pub struct Measurement {
     pub pipeline: &'static str,
     /// Threads that make batches.
     pub threads: usize,
-    /// Ready batches of normalised floats: the median over windows of a few batches.
+    /// Ready batches of normalised floats: the median over passes of a thousand images.
     pub images_per_second: f64,
     /// The same, slowest and fastest.
     pub spread: Spread,
@@ -75,11 +72,11 @@ pub fn bench(
     tick: &mut dyn FnMut(f64),
 ) -> Result<Measurement> {
     let all = Arc::clone(&pipeline.dataset);
-    let times = LONG_PASS.max(2 * WINDOW * pipeline.batch_size).div_ceil(all.len().max(1));
     let samples = all.len();
-    let long =
-        Pipeline { dataset: Arc::new(Repeated { all, times }), spec: pipeline.spec.clone(), ..*pipeline };
-    let faults = Arc::new(Faults::new(&long.spec, samples));
+    let times = PASS.max(pipeline.batch_size).div_ceil(samples.max(1));
+    let dataset = Arc::new(Repeated { all, times });
+    let long = Pipeline { dataset, spec: pipeline.spec.clone(), ..*pipeline };
+    let faults = Arc::new(Faults::new(&long.spec, long.dataset.len()));
     let resolved = "the data specification is resolved";
     let (mean, std) = (long.spec.mean.as_deref().expect(resolved), long.spec.std.as_deref().expect(resolved));
     let normalise = Normalise::new(mean, std, Device::Cpu);
@@ -88,49 +85,40 @@ pub fn bench(
 
     let (mut figures, mut stages, mut images) = (Vec::new(), Stages::default(), 0);
     let mut consumer = Duration::ZERO;
-    let mut start: Option<Instant> = None;
-    let mut epoch = 0;
-    let over = |start: Option<Instant>| start.is_some_and(|start| start.elapsed().as_secs_f64() >= seconds);
-    while !over(start) && !stop.is_set() {
-        let mut loader = Loader::start(long.plan(&faults, epoch)?, 0, threads, Device::Cpu);
-        let (mut window, mut since) = (0, Instant::now());
-        let mut batches = 0;
-        while let Some(batch) = loader.next() {
+    let mut started: Option<Instant> = None;
+    for pass in 0.. {
+        let start = Instant::now();
+        let mut loader = Loader::start(long.plan(&faults, pass)?, 0, threads, Device::Cpu);
+        let (mut seen, mut normalising) = (0, Duration::ZERO);
+        while seen < PASS
+            && !stop.is_set()
+            && let Some(batch) = loader.next()
+        {
             let batch = batch?;
-            let began = Instant::now();
-            let floats =
-                normalise.apply(&batch.pixels).torch_context(|| "cannot normalise a batch".to_string())?;
-            drop(floats);
-            let took = began.elapsed();
-            window += batch.len;
-            batches += 1;
-            // The first pass is not timed; the first window of each waits for its threads to start.
-            if batches % WINDOW == 0 {
-                if epoch > 0 && batches > WINDOW {
-                    figures.push(window as f64 / since.elapsed().as_secs_f64());
-                }
-                (window, since) = (0, Instant::now());
-            }
-            if epoch > 0 {
-                consumer += took;
-                images += batch.len;
-            }
-            tick(start.map_or(0.0, |start| start.elapsed().as_secs_f64()));
-            if over(start) || stop.is_set() {
-                break;
-            }
+            let start = Instant::now();
+            drop(normalise.apply(&batch.pixels).torch_context(|| "cannot normalise a batch".to_string())?);
+            normalising += start.elapsed();
+            seen += batch.len;
+            tick(started.map_or(0.0, |started| started.elapsed().as_secs_f64()));
         }
-        if epoch > 0 {
-            stages.merge(&loader.stages());
-        } else {
-            start = Some(Instant::now());
+        if stop.is_set() {
+            break;
         }
-        epoch += 1;
+        // The first pass fills the system's cache and is not counted.
+        let Some(started) = started else {
+            started = Some(Instant::now());
+            continue;
+        };
+        figures.push(seen as f64 / start.elapsed().as_secs_f64());
+        images += seen;
+        consumer += normalising;
+        stages.merge(&loader.stages());
+        if started.elapsed().as_secs_f64() >= seconds {
+            break;
+        }
     }
     if figures.is_empty() {
-        return Err(failed("stopped before anything was timed")
-            .hint("let it run, or give more `--seconds`")
-            .into());
+        return Err(failed("stopped before anything was timed").hint("let it run for some seconds").into());
     }
 
     let per_image = |time: Duration, images: usize| time.as_secs_f64() / images.max(1) as f64;
