@@ -7,3 +7,4 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/senet/golden-venv
 "$venv/bin/pip" install --quiet --requirement scripts/requirements.txt
 "$venv/bin/python" scripts/golden.py
 "$venv/bin/python" scripts/golden_pixels.py
+"$venv/bin/python" scripts/golden_optim.py
