@@ -52,11 +52,9 @@ impl Tagged {
     ) -> Result<Option<T>, E> {
         self.shared.push(key);
         let Some(value) = self.keys.remove(key) else { return Ok(None) };
-        serde_path_to_error::deserialize(value).map(Some).map_err(|error| {
-            let deeper = error.path().to_string();
-            let path = if deeper == "." { key.to_string() } else { format!("{key}.{deeper}") };
-            located(&path, error.inner())
-        })
+        serde_path_to_error::deserialize(value)
+            .map(Some)
+            .map_err(|error| located(&joined(key, &error.path().to_string()), error.inner()))
     }
 
     /// What is left, as the keys of the kind: strictly.
@@ -116,6 +114,16 @@ fn located<E: serde::de::Error>(path: &str, reason: &impl std::fmt::Display) -> 
 pub fn place(message: &str) -> (Option<&str>, &str) {
     let split = message.strip_prefix("at `").and_then(|rest| rest.split_once("`: "));
     split.map_or((None, message), |(path, rest)| (Some(path), rest))
+}
+
+/// The place `deeper` within the place `path`; `.` is the whole.
+pub fn joined(path: &str, deeper: &str) -> String {
+    match (path, deeper) {
+        (".", deeper) => deeper.to_string(),
+        (path, ".") => path.to_string(),
+        (path, index) if index.starts_with('[') => format!("{path}{index}"),
+        (path, key) => format!("{path}.{key}"),
+    }
 }
 
 fn unexpected(value: &Value) -> Unexpected<'_> {

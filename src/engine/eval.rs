@@ -126,7 +126,8 @@ impl Examined {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
-                let (trained, warning) = Trained::of_run(run, &experiment, checkpoint, request.average, device)?;
+                let (trained, warning) =
+                    Trained::of_run(run, &experiment, checkpoint, request.average, device)?;
                 (experiment, trained, warning)
             }
             Subject::File(path, model) => {

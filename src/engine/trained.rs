@@ -53,7 +53,11 @@ impl Trained {
         let preprocessing = experiment.data.preprocessing();
         check_size(&node, &preprocessing)?;
         let net = Net::build(&node, experiment.seed, device)?;
-        if average { saved.load_average(&net)? } else { saved.load_weights(&net)? };
+        if average {
+            saved.load_average(&net)?
+        } else {
+            saved.load_weights(&net)?
+        };
         let trained = Self {
             model: experiment.model.name.clone(),
             node,

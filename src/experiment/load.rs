@@ -118,7 +118,7 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
         let text = error.inner().to_string();
         let (mut path, mut message) = (error.path().to_string(), text.as_str());
         while let (Some(deeper), rest) = tagged::place(message) {
-            path = if path == "." { deeper.to_string() } else { format!("{path}.{deeper}") };
+            path = tagged::joined(&path, deeper);
             message = rest;
         }
         let message = in_plain_words(message);
