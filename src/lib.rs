@@ -7,10 +7,10 @@
 //! * [`data`]: from files to batches;
 //! * [`net`] and [`models`]: networks as values, what they cost, and how they compute;
 //! * [`weights`]: files of weights, ours and others', into networks and out;
-//! * [`optim`]: SGD and the learning rate over time;
+//! * [`optim`]: optimizers and the learning rate over time;
 //! * [`engine`]: training, evaluation, comparison, measurement;
 //! * [`run`] and [`report`]: what is kept of a run, and what is told;
-//! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`error`]: the ground.
+//! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`tagged`], [`error`]: the ground.
 //!
 //! Read first: [`experiment`], `models/resnet.rs`, [`net::se`], [`engine::train`].
 
@@ -29,5 +29,6 @@ pub mod process;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod tagged;
 pub mod torch_ext;
 pub mod weights;

@@ -430,8 +430,11 @@ fn configurations_that_are_none() {
     refused(&sandbox, "train nowhere.json", 2, &["cannot read nowhere.json", "hint: name a configuration"]);
 
     sandbox.write("key.json", r#"{"optim": {"momentun": 0.8}}"#);
-    let parts =
-        ["key.json: unknown key `optim.momentun`", "expected one of lr, ", "hint: did you mean `momentum`?"];
+    let parts = [
+        "key.json: unknown key `optim.momentun`",
+        "expected one of momentum, ",
+        "hint: did you mean `momentum`?",
+    ];
     refused(&sandbox, "train key.json", 2, &parts);
     sandbox.write("type.json", r#"{"optim": 3}"#);
     refused(&sandbox, "ablate type.json --ratios 4", 2, &["type.json: `optim`", "expected an object"]);
@@ -443,7 +446,7 @@ fn settings_of_another_type() {
     setting_refused(
         &sandbox,
         "optim.lrate=1",
-        &["unknown key `optim.lrate`", "expected one of lr, momentum"],
+        &["unknown key `optim.lrate`", "expected one of momentum, nesterov, lr"],
     );
     setting_refused(&sandbox, "seed=-1", &["`seed`", "`-1`", "expected a whole number, 0 or more"]);
     setting_refused(&sandbox, "model.name=7", &["`model.name`", "`7`", "expected a string"]);

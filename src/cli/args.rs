@@ -172,6 +172,9 @@ pub struct SubjectArgs {
     /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
+    /// The moving average of these weights (runs with `train.ema`).
+    #[arg(long, conflicts_with = "weights")]
+    pub ema: bool,
     /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -273,6 +276,9 @@ pub struct ExportArgs {
     /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
+    /// The moving average of these weights (runs with `train.ema`).
+    #[arg(long, conflicts_with = "weights")]
+    pub ema: bool,
     /// Export a file of weights instead of a run.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,

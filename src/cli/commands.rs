@@ -105,7 +105,12 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
             merge(&mut document, &summary)?;
             print_json(&document)?;
         }
-        train::Outcome::Finished(summary) => print(&evaluation_lines(&summary.eval, true))?,
+        train::Outcome::Finished(summary) => {
+            print(&evaluation_lines(&summary.eval, true))?;
+            if let Some(ema) = &summary.ema {
+                print(&format!("with the moving average of the weights:\n{}", evaluation_lines(ema, true)))?;
+            }
+        }
         train::Outcome::Interrupted { step } => {
             let path = run.path().display();
             note(&format!(
@@ -156,6 +161,7 @@ impl Source {
 /// What else the words say about looking at a trained network.
 pub(super) fn request(args: &SubjectArgs, without_se: &[String]) -> eval::Request {
     eval::Request {
+        average: args.ema,
         data: args.data.clone(),
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),

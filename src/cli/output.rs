@@ -132,12 +132,22 @@ impl Observer for Console {
                 }
             }
             Event::Epoch {
-                epoch, train_loss, train_top1, eval, seconds, images_per_second, best, ..
+                epoch,
+                train_loss,
+                train_top1,
+                eval,
+                ema,
+                seconds,
+                images_per_second,
+                best,
+                ..
             } => {
                 let (epochs, best) = (self.epochs, if *best { ", best so far" } else { "" });
+                let ema =
+                    ema.map_or(String::new(), |ema| format!("; EMA: top-1 {}", percent(ema.top1.accuracy)));
                 self.line(&format!(
                     "epoch {epoch}/{epochs} in {seconds:.0} s ({images_per_second:.0} img/s): loss {train_loss:.4}, \
-                     top-1 {}; evaluation: loss {:.4}, top-1 {}, top-5 {}{best}",
+                     top-1 {}; evaluation: loss {:.4}, top-1 {}, top-5 {}{ema}{best}",
                     percent(*train_top1),
                     eval.loss,
                     percent(eval.top1.accuracy),

@@ -34,7 +34,7 @@ fn trained(
         return Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), device);
     }
     let run = open_run(run)?;
-    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, device)?;
+    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, false, device)?;
     if let Some(warning) = warning {
         note(&format!("warning: {warning}"));
     }

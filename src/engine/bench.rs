@@ -107,7 +107,7 @@ pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
     let batch = made_up(setup, batch_size, size)?;
     let normalise = setup.normalise();
     let figures = match what {
-        What::Train => time(setup, steps, || learner.step(&batch, 1e-3).map(|_| ()))?,
+        What::Train => time(setup, steps, || learner.step(&batch, 1e-3))?,
         What::Eval => {
             let _guard = no_grad_guard();
             let plan = InferencePlan::new(&learner.net)

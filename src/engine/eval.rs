@@ -63,6 +63,8 @@ fn count(
 /// What to evaluate a network on and how, beside what its run says.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
+    /// The moving average of a run's weights instead of the weights.
+    pub average: bool,
     /// Other data than the run's.
     pub data: Option<PathBuf>,
     /// Other batch size than the run's.
@@ -132,7 +134,8 @@ impl Examined {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
-                let (trained, warning) = Trained::of_run(run, &experiment, checkpoint, device)?;
+                let (trained, warning) =
+                    Trained::of_run(run, &experiment, checkpoint, request.average, device)?;
                 (experiment, trained, warning)
             }
             Subject::File(path, model) => {

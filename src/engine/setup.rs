@@ -140,7 +140,7 @@ impl Setup {
     /// # Errors
     /// When it would have none.
     pub fn timeline(&self) -> Result<Timeline> {
-        let steps_per_epoch = self.draws().div_ceil(self.experiment.train.batch_size) as u64;
+        let steps_per_epoch = self.draws().div_ceil(self.experiment.train.samples_per_step()) as u64;
         let total_steps = self.experiment.train.duration.steps(steps_per_epoch, 0);
         if total_steps == 0 {
             let message =

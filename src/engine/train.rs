@@ -4,24 +4,26 @@ use super::Context;
 use super::eval::evaluate;
 use super::setup::Setup;
 use crate::data::Normalise;
+use crate::data::augment::mix::Mix;
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::error::{Result, TorchContext, failed};
+use crate::experiment::TrainSpec;
 use crate::metrics::{Counters, Totals};
 use crate::models::ModelSpec;
 use crate::net::build::{Mode, Net};
-use crate::net::loss::cross_entropy;
-use crate::optim::{Schedule, Sgd, Timeline};
+use crate::net::loss::Target;
+use crate::optim::{Ema, Optimizer, Schedule, Timeline};
 use crate::report::event::{Evaluation, Event, Tick};
 use crate::rng;
 use crate::run::Checkpoint;
-use crate::run::checkpoint::{self, Identity, Progress, Saved};
+use crate::run::checkpoint::{self, Identity, Parts, Progress, Saved};
 use crate::weights::Weights;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 /// What a finished run came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +38,10 @@ pub struct Summary {
     pub steps: u64,
     /// The evaluation after the last step.
     pub eval: Evaluation,
-    /// Highest top-1 accuracy of all evaluations, as a fraction.
+    /// The same with the moving average of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Evaluation>,
+    /// Highest top-1 accuracy of all evaluations, as a fraction; of the moving average, where there is one.
     pub best_top1: f64,
     /// Seconds of training, without evaluations.
     pub train_seconds: f64,
@@ -67,9 +72,11 @@ pub struct Learner {
     /// The network.
     pub net: Net,
     /// Its optimizer.
-    pub sgd: Sgd,
+    pub optimizer: Optimizer,
+    /// Its moving average.
+    pub ema: Option<Ema>,
     normalise: Normalise,
-    label_smoothing: f64,
+    recipe: TrainSpec,
 }
 
 impl Learner {
@@ -78,30 +85,72 @@ impl Learner {
     /// # Errors
     /// When the device has not enough memory.
     pub fn new(setup: &Setup) -> Result<Self> {
-        let net = Net::build(&setup.node, setup.experiment.seed, setup.device)?;
-        let sgd = Sgd::new(&setup.experiment.optim, &net);
-        let label_smoothing = setup.experiment.train.label_smoothing;
-        Ok(Self { net, sgd, normalise: setup.normalise(), label_smoothing })
+        let recipe = setup.experiment.train.clone();
+        let build = || Net::build(&setup.node, setup.experiment.seed, setup.device);
+        let net = build()?;
+        let optimizer = Optimizer::new(&setup.experiment.optim, net.trainable())
+            .torch_context(|| "cannot prepare the optimizer".to_string())?;
+        let ema = recipe.ema.as_ref().map(|spec| Ema::new(spec, build()?, &net)).transpose()?;
+        Ok(Self { net, optimizer, ema, normalise: setup.normalise(), recipe })
     }
 
-    /// One step on `batch` at learning rate `lr`. Returns logits and loss, still on the device.
+    /// One optimizer step on `batch` alone at learning rate `lr`.
     ///
     /// # Errors
     /// When libtorch refuses, for example for want of memory.
-    pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<(Tensor, Tensor)> {
-        let (logits, loss) = self
-            .forward_backward(batch)
-            .torch_context(|| format!("cannot compute a training step of {} images", batch.len))?;
-        self.sgd.step(lr)?;
+    pub fn step(&mut self, batch: &Batch, lr: f64) -> Result<()> {
+        let _ = self.gradients(batch, None, Mode::Train, 1.0)?;
+        self.update(lr)
+    }
+
+    /// Adds `share` of the gradient of the mean loss of `batch`, mixed by `mix`, to what is there. Returns logits and loss, still on the
+    /// device.
+    ///
+    /// # Errors
+    /// When libtorch refuses, for example for want of memory.
+    pub fn gradients(
+        &self,
+        batch: &Batch,
+        mix: Option<&Mix>,
+        mode: Mode,
+        share: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        self.forward_backward(batch, mix, mode, share)
+            .torch_context(|| format!("cannot compute a training step of {} images", batch.len))
+    }
+
+    fn forward_backward(
+        &self,
+        batch: &Batch,
+        mix: Option<&Mix>,
+        mode: Mode,
+        share: f64,
+    ) -> Result<(Tensor, Tensor), TchError> {
+        let images = self.normalise.apply(&batch.pixels)?;
+        let (images, target) = match mix {
+            None => (images, Target::plain(&batch.labels)),
+            Some(mix) => (mix.images(&images)?, mix.target(&batch.labels)?),
+        };
+        let logits = self.net.forward(&images, mode)?;
+        let loss = self.recipe.loss.of(&logits, &target, self.recipe.label_smoothing)?;
+        if share == 1.0 {
+            loss.f_backward()?;
+        } else {
+            loss.f_mul_scalar(share)?.f_backward()?;
+        }
         Ok((logits, loss))
     }
 
-    fn forward_backward(&self, batch: &Batch) -> Result<(Tensor, Tensor), tch::TchError> {
-        let images = self.normalise.apply(&batch.pixels)?;
-        let logits = self.net.forward(&images, Mode::Train)?;
-        let loss = cross_entropy(&logits, &batch.labels, self.label_smoothing)?;
-        loss.f_backward()?;
-        Ok((logits, loss))
+    /// Changes the weights by the gradients, at learning rate `lr`, and the average by the weights.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn update(&mut self, lr: f64) -> Result<()> {
+        if let Some(clip) = &self.recipe.clip {
+            clip.apply(&self.optimizer.params())?;
+        }
+        self.optimizer.step(lr)?;
+        self.ema.iter().try_for_each(|ema| ema.follow(self.optimizer.steps()))
     }
 }
 
@@ -118,6 +167,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         progress = restore(&mut learner, ctx)?;
     } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
         Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
+        learner.ema.iter().try_for_each(Ema::catch_up)?;
     }
     announce(setup, timeline, &progress, ctx)?;
 
@@ -132,7 +182,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         }
         evaluation = Some(close_epoch(setup, timeline, &learner, &mut progress, ctx)?);
     }
-    let Timed { eval, images_per_second } = match evaluation {
+    let Timed { eval, ema, images_per_second } = match evaluation {
         Some(evaluation) => evaluation,
         // Resumed after the last step: its evaluation may be all that is missing.
         None => evaluate_now(setup, &learner, ctx)?,
@@ -145,7 +195,8 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         macs: setup.cost.macs,
         steps: progress.step,
         eval,
-        best_top1: progress.best_top1.unwrap_or(eval.top1.accuracy),
+        ema,
+        best_top1: progress.best_top1.unwrap_or(ema.unwrap_or(eval).top1.accuracy),
         train_seconds: progress.train_seconds,
         seconds_per_epoch: progress.train_seconds / epochs,
         train_images_per_second: Some(epochs * setup.draws() as f64 / progress.train_seconds),
@@ -174,24 +225,34 @@ fn epoch(
         experiment.seed,
         epoch,
     )?;
-    let batches = Loader::start(plan, first as usize, experiment.data.thread_count(), setup.device);
+    let accumulate = experiment.train.accumulate;
+    let mut batches =
+        Loader::start(plan, first as usize * accumulate, experiment.data.thread_count(), setup.device);
     let log_every = timeline.steps(experiment.train.log_every).max(1);
     let end = ((epoch + 1) * timeline.steps_per_epoch).min(timeline.total_steps);
+    let frozen_from = timeline.total_steps.saturating_sub(timeline.steps(experiment.train.freeze_bn));
+
+    let size = experiment.data.size.expect("the data specification is resolved");
 
     let mut counters = Counters::new(&progress.epoch_totals, setup.device);
     let (epochs, total_steps) =
         (timeline.total_steps.div_ceil(timeline.steps_per_epoch), timeline.total_steps);
     let mut logged = Instant::now();
-    for batch in batches {
-        if progress.step == end || ctx.stop.is_set() {
-            break;
-        }
-        let batch = batch?;
+    while progress.step < end && !ctx.stop.is_set() {
         let lr = experiment.optim.lr * schedule.factor(progress.step) * progress.plateau.factor;
-        // What is random in a network depends on the step alone, so that a resumed run draws the same.
-        tch::manual_seed(rng::stream(experiment.seed, "step", [progress.step, 0]).random());
-        let (logits, loss) = learner.step(&batch, lr)?;
-        counters.add(&logits, &batch.labels, &loss)?;
+        let mode = if progress.step < frozen_from { Mode::Train } else { Mode::TrainFrozen };
+        let samples = samples_in(setup, progress.step % timeline.steps_per_epoch);
+        for (part, batch) in (0..).zip(batches.by_ref().take(accumulate)) {
+            let batch = batch?;
+            // What is random in a step depends on its number alone, so that a resumed run draws the same.
+            tch::manual_seed(rng::stream(experiment.seed, "step", [progress.step, part]).random());
+            let mut random = rng::stream(experiment.seed, "mix", [progress.step, part]);
+            let mix = experiment.train.mix.draw(batch.len, size, size, &mut random);
+            let (logits, loss) =
+                learner.gradients(&batch, mix.as_ref(), mode, batch.len as f64 / samples as f64)?;
+            counters.add(&logits, &batch.labels, &loss)?;
+        }
+        learner.update(lr)?;
         progress.step += 1;
 
         ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: progress.step, total_steps });
@@ -200,6 +261,12 @@ fn epoch(
         }
     }
     Ok(progress.step == end)
+}
+
+/// Samples in the optimizer step number `step` of an epoch, from 0; what is left at an epoch's end is a smaller step.
+fn samples_in(setup: &Setup, step: u64) -> usize {
+    let whole = setup.experiment.train.samples_per_step();
+    whole.min(setup.draws() - step as usize * whole)
 }
 
 /// What to do when a loss is no longer finite.
@@ -260,9 +327,10 @@ fn close_epoch(
         return Err(failed(message).hint(DIVERGED).into());
     }
     let (totals, seconds) = (progress.epoch_totals, progress.epoch_seconds);
-    let best = progress.best_top1.is_none_or(|best| eval.top1.accuracy > best);
+    let top1 = timed.ema.unwrap_or(eval).top1.accuracy;
+    let best = progress.best_top1.is_none_or(|best| top1 > best);
     if best {
-        progress.best_top1 = Some(eval.top1.accuracy);
+        progress.best_top1 = Some(top1);
     }
     progress.plateau.observe(&setup.experiment.schedule, eval.loss);
     progress.train_seconds += seconds;
@@ -279,6 +347,7 @@ fn close_epoch(
         train_loss: totals.loss(),
         train_top1: totals.top1_accuracy(),
         eval,
+        ema: timed.ema,
         seconds,
         images_per_second: totals.seen as f64 / seconds,
         best,
@@ -286,18 +355,23 @@ fn close_epoch(
     Ok(timed)
 }
 
-/// An evaluation and its speed.
+/// An evaluation, that of the moving average, and the speed of the first.
 struct Timed {
     eval: Evaluation,
+    ema: Option<Evaluation>,
     images_per_second: f64,
 }
 
 fn evaluate_now(setup: &Setup, learner: &Learner, ctx: &mut Context<'_>) -> Result<Timed> {
-    let start = Instant::now();
     let (data, faults) = (&setup.eval, &setup.eval_faults);
-    let eval = evaluate(&setup.experiment, &learner.net, data, faults, &learner.normalise, ctx.observer)?;
+    let mut evaluate =
+        |net: &Net| evaluate(&setup.experiment, net, data, faults, &learner.normalise, ctx.observer);
+    let start = Instant::now();
+    let eval = evaluate(&learner.net)?;
+    let images_per_second = eval.seen as f64 / start.elapsed().as_secs_f64();
+    let ema = learner.ema.as_ref().map(|ema| evaluate(&ema.net)).transpose()?;
     tell_faults(faults, ctx)?;
-    Ok(Timed { eval, images_per_second: eval.seen as f64 / start.elapsed().as_secs_f64() })
+    Ok(Timed { eval, ema, images_per_second })
 }
 
 fn announce(setup: &Setup, timeline: Timeline, progress: &Progress, ctx: &mut Context<'_>) -> Result<()> {
@@ -326,7 +400,9 @@ fn save(
         classes: setup.train.classes(),
         preprocessing: Some(&preprocessing),
     };
-    checkpoint::save(&ctx.run.checkpoint(which), identity, &learner.net, &learner.sgd, progress)
+    let average = learner.ema.as_ref().map(|ema| &ema.net);
+    let parts = Parts { net: &learner.net, average, optimizer: &learner.optimizer };
+    checkpoint::save(&ctx.run.checkpoint(which), identity, parts, progress)
 }
 
 fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
@@ -335,6 +411,7 @@ fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
         ctx.emit(&Event::Warning { message })?;
     }
     saved.load_weights(&learner.net)?;
-    saved.load_optimizer(&mut learner.sgd)?;
+    learner.ema.iter().try_for_each(|ema| saved.load_average(&ema.net))?;
+    saved.load_optimizer(&mut learner.optimizer)?;
     Ok(saved.progress().clone())
 }

@@ -35,7 +35,8 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// A checkpoint of a run, whose configuration is `experiment`. The second value is what the user should know.
+    /// A checkpoint of a run, whose configuration is `experiment`, or with `average` the moving average of its weights. The
+    /// second value is what the user should know.
     ///
     /// # Errors
     /// When the checkpoint is damaged or does not fit the configuration.
@@ -43,6 +44,7 @@ impl Trained {
         run: &RunDir,
         experiment: &Experiment,
         which: Checkpoint,
+        average: bool,
         device: Device,
     ) -> Result<(Self, Option<String>)> {
         let (saved, warning) = Saved::open(&run.checkpoint(which))?;
@@ -51,7 +53,11 @@ impl Trained {
         let preprocessing = experiment.data.preprocessing();
         check_size(&node, &preprocessing)?;
         let net = Net::build(&node, experiment.seed, device)?;
-        saved.load_weights(&net)?;
+        if average {
+            saved.load_average(&net)?
+        } else {
+            saved.load_weights(&net)?
+        };
         let trained = Self {
             model: experiment.model.name.clone(),
             node,

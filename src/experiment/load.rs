@@ -3,6 +3,7 @@
 use super::Experiment;
 use crate::error::{Problem, Result, nearest, usage};
 use crate::files;
+use crate::tagged;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -114,8 +115,13 @@ fn merge(under: &mut Value, over: &Value) {
 /// When a key is unknown or a value has another type.
 pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let mut path = error.path().to_string();
-        let message = in_plain_words(&error.inner().to_string());
+        let text = error.inner().to_string();
+        let (mut path, mut message) = (error.path().to_string(), text.as_str());
+        while let (Some(deeper), rest) = tagged::place(message) {
+            path = tagged::joined(&path, deeper);
+            message = rest;
+        }
+        let message = in_plain_words(message);
         let expected = backticked(message.split_once("expected").map_or("", |(_, list)| list));
         let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
         else {
@@ -153,7 +159,7 @@ fn in_plain_words(message: &str) -> String {
         "f64" => "a number",
         "a boolean" => "true or false",
         "a sequence" => "a list",
-        other if other.starts_with("struct ") || other.starts_with("internally tagged enum ") => "an object",
+        other if other.starts_with("struct ") => "an object",
         other => other,
     };
     format!("{found}expected {expected}")
@@ -179,7 +185,8 @@ mod tests {
     use super::*;
     use crate::duration::Duration;
     use crate::error::problem;
-    use crate::optim::ScheduleSpec;
+    use crate::net::loss::Criterion;
+    use crate::optim::{OptimSpec, Rule, Shape};
 
     fn set(assignments: &[&str]) -> Result<Experiment> {
         let mut layers = Layers::default();
@@ -198,16 +205,77 @@ mod tests {
     #[test]
     fn later_layers_win_and_the_rest_stays() {
         let experiment = set(&["optim.lr=0.5", "model.se.reduction=4", "optim.lr=0.25"]).unwrap();
-        assert_eq!((experiment.optim.lr, experiment.optim.momentum), (0.25, 0.9));
+        assert_eq!((experiment.optim.lr, experiment.optim.weight_decay), (0.25, 5e-4));
         assert_eq!(experiment.model.se.reduction, 4);
     }
 
     #[test]
     fn another_kind_of_schedule_replaces_the_old_one_whole() {
         let experiment = set(&["schedule={\"kind\":\"step\",\"every\":\"30ep\"}"]).unwrap();
-        let expected =
-            ScheduleSpec::Step { warmup: Duration::Steps(0), every: Duration::Epochs(30.0), factor: 0.1 };
-        assert_eq!(experiment.schedule, expected);
+        let expected = Shape::Step { every: Duration::Epochs(30.0), factor: 0.1 };
+        assert_eq!(experiment.schedule, expected.into());
+    }
+
+    #[test]
+    fn an_optimizer_without_a_kind_is_sgd() {
+        let read = |text: &str| set(&[&format!("optim={text}")]).unwrap().optim;
+        let sgd = read(r#"{"lr": 0.5, "nesterov": false}"#);
+        assert_eq!((sgd.lr, &sgd.rule), (0.5, &Rule::Sgd { momentum: 0.9, nesterov: false }));
+        assert_eq!(read(r#"{"kind": "sgd"}"#), OptimSpec::default());
+        let adamw = Rule::AdamW { betas: [0.9, 0.95], eps: 1e-8 };
+        let expected = OptimSpec { lr: 1e-3, weight_decay: 0.05, no_decay: Vec::new(), rule: adamw };
+        assert_eq!(read(r#"{"kind": "adamw", "betas": [0.9, 0.95]}"#), expected);
+        // What a later layer changes leaves the rest of the same kind alone.
+        let later = set(&["optim={\"kind\":\"lamb\",\"clip\":null}", "optim.lr=0.01"]).unwrap().optim;
+        assert_eq!((later.lr, later.rule), (0.01, Rule::Lamb { betas: [0.9, 0.999], eps: 1e-6, clip: None }));
+        let bce = set(&["train.loss=bce"]).unwrap().train.loss;
+        assert_eq!(bce.0, Criterion::Bce { target_threshold: None, sum_classes: false });
+    }
+
+    #[test]
+    fn keys_of_a_kind_are_named_whole() {
+        for (assignment, message_part, hint_part) in [
+            ("optim.momentun=0.5", "unknown key `optim.momentun`, expected one of", "`momentum`"),
+            (
+                "optim.knid=lamb",
+                "expected one of momentum, nesterov, lr, weight_decay, no_decay, kind",
+                "`kind`",
+            ),
+            ("optim={\"kind\":\"adamw\",\"beta\":[0,0]}", "unknown key `optim.beta`", "`betas`"),
+            ("optim={\"kind\":\"adam\"}", "`optim`: unknown variant `adam`", "`adamw`"),
+            ("optim={\"kind\":3}", "`optim.kind`: invalid type: integer `3`, expected a string", ""),
+            ("optim.momentum=fast", "`optim.momentum`: invalid type: string \"fast\", expected a number", ""),
+            ("optim.no_decay=[\"nrom\"]", "`optim.no_decay[0]`: unknown variant `nrom`", "`norm`"),
+            ("optim={\"kind\":\"lamb\",\"betas\":[0.9,\"x\"]}", "`optim.betas[1]`: invalid type", ""),
+            ("optim={\"kind\":\"lamb\",\"clip\":0}", "`optim.clip` is 0, but it must be more than 0", ""),
+            ("optim={\"kind\":\"rmsprop-tf\",\"alpha\":1}", "`optim.alpha` is 1", ""),
+            (
+                "schedule={\"kind\":\"constant\",\"end\":1}",
+                "unknown key `schedule.end`, expected one of warmup",
+                "",
+            ),
+            ("schedule={\"kind\":\"step\"}", "`schedule`: missing field `every`", "give all of it"),
+            (
+                "schedule={\"kind\":\"sequence\",\"parts\":[{\"schedule\":{\"kind\":\"cosine\",\"ned\":0}}]}",
+                "unknown key `schedule.parts[0].schedule.ned`, expected one of end, warmup",
+                "`end`",
+            ),
+            ("train.loss=bc", "`train.loss`: unknown variant `bc`", "`bce`"),
+            (
+                "train.loss={\"kind\":\"bce\",\"target_threshold\":1}",
+                "`train.loss.target_threshold` is 1",
+                "",
+            ),
+            ("train.clip={}", "`train.clip` must have one of `norm` and `value`", "for example"),
+            ("train.clip.norm=0", "`train.clip.norm` is 0", ""),
+            ("train.ema.decay=1", "`train.ema.decay` is 1", ""),
+            ("train.ema.every=0", "`train.ema.every` is 0", ""),
+            ("train.accumulate=0", "`train.accumulate` is 0, but it must be from 1", ""),
+        ] {
+            let (message, hint) = refusal(assignment);
+            assert!(message.contains(message_part), "{assignment}: {message}");
+            assert!(hint.contains(hint_part), "{assignment}: {message}: {hint}");
+        }
     }
 
     #[test]
@@ -256,7 +324,15 @@ mod tests {
 
     #[test]
     fn the_resolved_whole_reads_back_equal() {
-        let experiment = set(&["data.crop=pad", "optim.no_decay=[\"norm\"]"]).unwrap();
+        let experiment = set(&[
+            "data.crop=pad",
+            "optim.no_decay=[\"norm\"]",
+            "train.ema.every=2",
+            "train.clip.value=0.1",
+            "train.loss={\"kind\":\"bce\",\"target_threshold\":0.2}",
+            "schedule={\"kind\":\"sequence\",\"parts\":[{\"schedule\":{\"kind\":\"one-cycle\"}}]}",
+        ])
+        .unwrap();
         let text = serde_json::to_string(&experiment).unwrap();
         let mut layers = Layers::default();
         layers.values.push((serde_json::from_str(&text).unwrap(), String::new()));

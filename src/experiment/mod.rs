@@ -8,11 +8,13 @@ pub mod paper;
 pub mod sweep;
 
 use crate::data::augment::check::{self, Key};
+use crate::data::augment::mix::MixSpec;
 use crate::data::{DataSpec, MAX_SIZE, synthetic};
 use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::models::ModelSpec;
-use crate::optim::{ScheduleSpec, SgdSpec};
+use crate::net::loss::LossSpec;
+use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Cuda, Device};
@@ -40,7 +42,7 @@ pub struct Experiment {
     /// The training itself.
     pub train: TrainSpec,
     /// The optimizer.
-    pub optim: SgdSpec,
+    pub optim: OptimSpec,
     /// The learning rate over time.
     pub schedule: ScheduleSpec,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
@@ -55,12 +57,25 @@ pub struct Experiment {
 pub struct TrainSpec {
     /// Length of the run.
     pub duration: Duration,
-    /// Samples in one step.
+    /// Samples in one forward and backward pass.
     pub batch_size: usize,
+    /// Batches in one optimizer step.
+    pub accumulate: usize,
     /// Samples in one step of evaluation; `null` is twice the training's.
     pub eval_batch_size: Option<usize>,
     /// Share of the target probability that is spread over all classes.
     pub label_smoothing: f64,
+    /// The criterion.
+    pub loss: LossSpec,
+    /// Mixing of images and labels within a batch.
+    pub mix: MixSpec,
+    /// Bounds of the gradients.
+    pub clip: Option<ClipSpec>,
+    /// A moving average of the weights, evaluated and kept beside them.
+    pub ema: Option<EmaSpec>,
+    /// Length at the run's end with the statistics of batch normalisation as they are: used as in evaluation, and no
+    /// longer moved. Gammas and betas are still trained.
+    pub freeze_bn: Duration,
     /// Steps between two lines of the log.
     pub log_every: Duration,
 }
@@ -74,7 +89,7 @@ impl Default for Experiment {
             model: ModelSpec::default(),
             data: DataSpec::default(),
             train: TrainSpec::default(),
-            optim: SgdSpec::default(),
+            optim: OptimSpec::default(),
             schedule: ScheduleSpec::default(),
             device: "auto".to_string(),
             threads: None,
@@ -87,14 +102,25 @@ impl Default for TrainSpec {
         Self {
             duration: Duration::Epochs(2.0),
             batch_size: 128,
+            accumulate: 1,
             eval_batch_size: None,
             label_smoothing: 0.0,
+            loss: LossSpec::default(),
+            mix: MixSpec::default(),
+            clip: None,
+            ema: None,
+            freeze_bn: Duration::default(),
             log_every: Duration::Steps(50),
         }
     }
 }
 
 impl TrainSpec {
+    /// Samples in one optimizer step.
+    pub fn samples_per_step(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
+
     /// Samples in one step of evaluation.
     pub fn eval_batch_size(&self) -> usize {
         self.eval_batch_size.unwrap_or(2 * self.batch_size)
@@ -109,6 +135,10 @@ impl Experiment {
     pub fn check(&self) -> Result<()> {
         self.model.describe(3, 10)?;
         self.optim.check()?;
+        self.train.loss.check()?;
+        self.train.mix.check(Key::object("train.mix"))?;
+        self.train.clip.iter().try_for_each(ClipSpec::check)?;
+        self.train.ema.iter().try_for_each(EmaSpec::check)?;
         self.check_name()?;
         self.check_limits()?;
         let label_smoothing = &self.train.label_smoothing;
@@ -158,6 +188,7 @@ impl Experiment {
         let (train, data, made_up) = (&self.train, &self.data, &self.data.synthetic);
         let limits = [
             ("train.batch_size", Some(train.batch_size), MAX_BATCH_SIZE),
+            ("train.accumulate", Some(train.accumulate), MAX_BATCH_SIZE),
             ("train.eval_batch_size", train.eval_batch_size, MAX_BATCH_SIZE),
             ("threads", self.threads, MAX_THREADS),
             ("data.threads", data.threads, MAX_THREADS),

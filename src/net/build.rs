@@ -24,6 +24,8 @@ const BN_MOMENTUM: f64 = 0.1;
 pub enum Mode {
     /// Training.
     Train,
+    /// Training with the running statistics, which stay as they are; gammas and betas still have gradients.
+    TrainFrozen,
     /// Inference.
     Eval,
 }
@@ -360,7 +362,7 @@ impl Layer {
             Layer::Conv(conv) => conv.forward(&x),
             Layer::BatchNorm { norm, epsilon, relu } => match pass.mode {
                 Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu),
-                Mode::Eval => {
+                Mode::TrainFrozen | Mode::Eval => {
                     let BatchNorm { gamma, beta, mean, variance } = norm;
                     let (mean, variance) = (Some(mean), Some(variance));
                     let mut y = x.f_batch_norm(
@@ -415,7 +417,7 @@ impl Layer {
                 let grouped = x.f_permute([0, 2, 3, 1])?.f_reshape([n, h, w, *groups, c / groups])?;
                 grouped.f_transpose(3, 4)?.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])
             }
-            Layer::Dropout { p } => x.f_dropout(*p, pass.mode == Mode::Train),
+            Layer::Dropout { p } => x.f_dropout(*p, pass.mode != Mode::Eval),
             Layer::Times(factor) => x.f_mul_scalar(*factor),
             Layer::Concat(branches) => {
                 let maps: Result<Vec<Tensor>, _> =

@@ -1,7 +1,13 @@
-//! How parameters change: the optimizer and the learning rate over time.
+//! How parameters change: the optimizer and the learning rate over time, and what stands before and behind them.
 
+mod clip;
+mod ema;
+mod optimizer;
 mod schedule;
-mod sgd;
+mod spec;
 
-pub use schedule::{Plateau, Schedule, ScheduleSpec, Timeline};
-pub use sgd::{DecayExemption, Sgd, SgdSpec};
+pub use clip::ClipSpec;
+pub use ema::{Ema, EmaSpec};
+pub use optimizer::Optimizer;
+pub use schedule::{Part, Plateau, Schedule, ScheduleSpec, Shape, Timeline};
+pub use spec::{DecayExemption, OptimSpec, Rule};

@@ -91,11 +91,14 @@ pub enum Event {
         train_top1: f64,
         /// The evaluation.
         eval: Evaluation,
+        /// That of the moving average of the weights.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ema: Option<Evaluation>,
         /// Seconds of training, without the evaluation.
         seconds: f64,
         /// Training speed over the epoch.
         images_per_second: f64,
-        /// Whether no epoch before was better in top-1.
+        /// Whether no epoch before was better in top-1, by the moving average where there is one.
         best: bool,
     },
     /// The run was asked to stop, and has saved itself.

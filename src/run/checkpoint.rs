@@ -1,6 +1,6 @@
 //! A checkpoint: everything that a run needs to go on as if it had never stopped.
 //!
-//! It is a folder of three files, written beside its place and then renamed into it, so that a reader finds a whole
+//! It is a folder of three files, or four with a moving average, written beside its place and then renamed into it, so that a reader finds a whole
 //! checkpoint or the one before. `state.json` holds sizes and hashes of the others; what does not match is refused.
 
 use crate::data::Preprocessing;
@@ -8,7 +8,7 @@ use crate::error::{Result, TorchContext, failed};
 use crate::files;
 use crate::metrics::Totals;
 use crate::net::build::{NamedTensor, Net};
-use crate::optim::{Plateau, Sgd};
+use crate::optim::{Optimizer, Plateau};
 use crate::rng::fnv1a;
 use crate::weights::{self, About, Array, Arrays, safetensors};
 use anyhow::Context;
@@ -20,7 +20,9 @@ use tch::Tensor;
 
 /// Weights and statistics.
 const MODEL: &str = "model.safetensors";
-/// Velocities of the optimizer.
+/// The same of the moving average, where there is one.
+const EMA: &str = "ema.safetensors";
+/// What the optimizer remembers of each parameter.
 const OPTIM: &str = "optim.safetensors";
 /// Everything that is no tensor.
 pub(super) const STATE: &str = "state.json";
@@ -49,7 +51,7 @@ pub struct Progress {
     pub epoch_seconds: f64,
     /// Seconds of training of all finished epochs.
     pub train_seconds: f64,
-    /// Highest evaluation top-1 so far, as a fraction.
+    /// Highest evaluation top-1 so far, as a fraction; of the moving average, where there is one.
     pub best_top1: Option<f64>,
     /// State of a plateau schedule.
     pub plateau: Plateau,
@@ -64,7 +66,18 @@ struct State {
     #[serde(default)]
     preprocessing: Option<Preprocessing>,
     progress: Progress,
+    /// Checkpoints of older versions do not say: theirs is SGD, with as many updates as steps.
+    #[serde(default)]
+    optim: Option<OptimMark>,
     files: BTreeMap<String, FileMark>,
+}
+
+/// What is no tensor of the optimizer.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct OptimMark {
+    kind: String,
+    /// Updates so far.
+    steps: u64,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -79,11 +92,22 @@ impl FileMark {
     }
 }
 
+/// What is saved of a run, beside how far it has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The network.
+    pub net: &'a Net,
+    /// Its moving average.
+    pub average: Option<&'a Net>,
+    /// Its optimizer.
+    pub optimizer: &'a Optimizer,
+}
+
 /// Writes a checkpoint to the folder `dir`, replacing the one that is there; that one is kept as `dir.previous`.
 ///
 /// # Errors
 /// When the disk is full or not writable; the old checkpoint then stays.
-pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: &Progress) -> Result<()> {
+pub fn save(dir: &Path, identity: Identity<'_>, parts: Parts<'_>, progress: &Progress) -> Result<()> {
     let partial = sibling(dir, "partial");
     let previous = sibling(dir, "previous");
     remove(&partial)?;
@@ -93,20 +117,24 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
         classes: identity.classes.to_vec(),
         preprocessing: identity.preprocessing.cloned(),
     };
-    let weights = net.tensors().iter().map(|named| (named.param.name.clone(), named.tensor.shallow_clone()));
+    let Parts { net, average, optimizer } = parts;
+    let mut contents = vec![(MODEL, weights_of(net)), (OPTIM, optimizer.state())];
+    contents.extend(average.map(|average| (EMA, weights_of(average))));
     let mut marks = BTreeMap::new();
-    for (name, tensors) in [(MODEL, weights.collect::<Vec<_>>()), (OPTIM, sgd.state())] {
+    for (name, tensors) in contents {
         let bytes = safetensors::write(&tensors, &about)?;
         files::write_atomic(&partial.join(name), &bytes)?;
         marks.insert(name.to_string(), FileMark::of(&bytes));
     }
     let Identity { model, channels, classes, preprocessing } = identity;
+    let optim = OptimMark { kind: optimizer.kind().to_string(), steps: optimizer.steps() };
     let state = State {
         model: model.to_string(),
         channels,
         classes: classes.to_vec(),
         preprocessing: preprocessing.cloned(),
         progress: progress.clone(),
+        optim: Some(optim),
         files: marks,
     };
     files::write_atomic(&partial.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
@@ -121,6 +149,10 @@ pub fn save(dir: &Path, identity: Identity<'_>, net: &Net, sgd: &Sgd, progress: 
         fs::rename(&partial, dir)
     };
     swap().with_context(|| format!("cannot replace the checkpoint {}", dir.display()))
+}
+
+fn weights_of(net: &Net) -> Vec<(String, Tensor)> {
+    net.tensors().iter().map(|named| (named.param.name.clone(), named.tensor.shallow_clone())).collect()
 }
 
 /// Whether there is a checkpoint `dir`, or one before it.
@@ -192,8 +224,24 @@ impl Saved {
     /// # Errors
     /// When a tensor is missing, left over or of another shape; all are named.
     pub fn load_weights(&self, net: &Net) -> Result<()> {
-        let path = self.dir.join(MODEL);
-        let arrays = self.read(MODEL)?;
+        self.load(MODEL, net)
+    }
+
+    /// The same with the moving average.
+    ///
+    /// # Errors
+    /// When the run has none, or as [`Saved::load_weights`].
+    pub fn load_average(&self, net: &Net) -> Result<()> {
+        if !self.state.files.contains_key(EMA) {
+            let message = format!("{} holds no moving average of the weights", self.dir.display());
+            return Err(failed(message).hint("`train.ema` makes one while a network is trained").into());
+        }
+        self.load(EMA, net)
+    }
+
+    fn load(&self, file: &str, net: &Net) -> Result<()> {
+        let path = self.dir.join(file);
+        let arrays = self.read(file)?;
         let wanted: Vec<&NamedTensor> = net.tensors().iter().collect();
         let hint = "`model` must be the network that was trained";
         weights::fill(&path, &wanted, &arrays.iter().collect(), hint)
@@ -202,14 +250,21 @@ impl Saved {
     /// Fills the optimizer.
     ///
     /// # Errors
-    /// When it belongs to another network.
-    pub fn load_optimizer(&self, sgd: &mut Sgd) -> Result<()> {
+    /// When it belongs to another network, or is another optimizer's.
+    pub fn load_optimizer(&self, optimizer: &mut Optimizer) -> Result<()> {
         let path = self.dir.join(OPTIM);
-        let velocities = self.read(OPTIM)?;
-        sgd.restore(|name, shape| {
-            let velocity = velocities.get(name).filter(|velocity| velocity.shape == shape);
-            let Array { values, .. } = velocity
-                .with_context(|| format!("{}: no velocity for `{name}` {shape:?}", path.display()))?;
+        let (kind, saved) = (optimizer.kind(), self.state.optim.as_ref());
+        let (saved, steps) = saved.map_or(("sgd", self.progress().step), |mark| (&mark.kind, mark.steps));
+        if saved != kind {
+            let message =
+                format!("{} is the state of `{saved}`, but `optim.kind` is `{kind}`", path.display());
+            return Err(failed(message).hint("a run goes on with the optimizer that it began with").into());
+        }
+        let memories = self.read(OPTIM)?;
+        optimizer.restore(steps, |name, shape| {
+            let memory = memories.get(name).filter(|memory| memory.shape == shape);
+            let Array { values, .. } =
+                memory.with_context(|| format!("{}: no `{name}` {shape:?}", path.display()))?;
             let tensor = Tensor::f_from_slice(values).and_then(|flat| flat.f_view(shape));
             tensor.torch_context(|| format!("cannot read `{name}`"))
         })

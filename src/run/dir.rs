@@ -3,7 +3,8 @@
 //! ```text
 //! RUN/config.json       the resolved configuration          RUN/events.jsonl   one line an event
 //! RUN/provenance.jsonl  one line a start                    RUN/result.json    written when the run is done
-//! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json
+//! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json,
+//!                                                       and ema.safetensors of runs with `train.ema`
 //! ```
 
 use super::{Provenance, timestamp};

@@ -6,6 +6,7 @@ pub mod conv;
 pub mod excite;
 pub mod host;
 pub mod norm;
+pub mod optim;
 
 use crate::error::{Result, failed};
 use std::ffi::{CStr, c_char, c_int};
@@ -19,17 +20,6 @@ unsafe extern "C" {
     fn senet_cuda_linked() -> c_int;
     fn senet_library_path() -> *const c_char;
     fn senet_keep_large_blocks() -> c_int;
-    fn senet_fused_sgd_step(
-        params: *const *const C_tensor,
-        momenta: *const *const C_tensor,
-        count: usize,
-        lr: f64,
-        momentum: f64,
-        weight_decay: f64,
-        nesterov: c_int,
-        first: c_int,
-    ) -> c_int;
-    fn senet_drop_gradients(params: *const *const C_tensor, count: usize) -> c_int;
 }
 
 /// Copies a string of the C++ side.
@@ -99,52 +89,4 @@ pub fn library_path() -> Option<String> {
 pub fn keep_large_blocks() -> bool {
     // SAFETY: called before any other thread exists, so changing the environment races with nobody.
     unsafe { senet_keep_large_blocks() != 0 }
-}
-
-/// The numbers of one SGD update (momentum in PyTorch's form, without dampening).
-#[derive(Debug, Clone, Copy)]
-pub struct SgdUpdate {
-    /// Learning rate.
-    pub lr: f64,
-    /// Share of the old velocity that is kept.
-    pub momentum: f64,
-    /// L2 penalty added to the gradient.
-    pub weight_decay: f64,
-    /// Whether to look ahead along the velocity.
-    pub nesterov: bool,
-    /// Whether the momenta hold no history yet.
-    pub first: bool,
-}
-
-/// Updates `params` in place from their gradients, with `momenta[i]` belonging to `params[i]`, in one call.
-///
-/// # Errors
-/// When libtorch refuses, for example on parameters of several devices.
-pub fn fused_sgd_step(params: &[Tensor], momenta: &[Tensor], update: SgdUpdate) -> Result<()> {
-    assert_eq!(params.len(), momenta.len(), "every parameter has a momentum");
-    let (params, momenta) = (pointers(params), pointers(momenta));
-    // SAFETY: both arrays hold `params.len()` live tensors for the length of the call.
-    let status = unsafe {
-        senet_fused_sgd_step(
-            params.as_ptr(),
-            momenta.as_ptr(),
-            params.len(),
-            update.lr,
-            update.momentum,
-            update.weight_decay,
-            c_int::from(update.nesterov),
-            c_int::from(update.first),
-        )
-    };
-    checked(status, "cannot update the parameters")
-}
-
-/// Forgets the gradients of `params`.
-///
-/// # Errors
-/// When libtorch refuses.
-pub fn drop_gradients(params: &[Tensor]) -> Result<()> {
-    let params = pointers(params);
-    // SAFETY: the array holds `params.len()` live tensors for the length of the call.
-    checked(unsafe { senet_drop_gradients(params.as_ptr(), params.len()) }, "cannot drop the gradients")
 }

@@ -1,11 +1,9 @@
-// What libtorch offers and tch does not bind: versions, memory policy, the fused optimizer step.
+// What libtorch offers and tch does not bind: versions, memory policy.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
-#include <ATen/ops/_fused_sgd.h>
-#include <c10/core/GradMode.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <torch/headeronly/version.h>
@@ -50,33 +48,6 @@ int senet_keep_large_blocks() {
 #else
   return 0;
 #endif
-}
-
-// One call for all parameters of a group: v = momentum * v + (g + weight_decay * p); p -= lr * (v or Nesterov's).
-// Parameters without a gradient are left alone. `first` says that the momenta have no history yet.
-int senet_fused_sgd_step(at::Tensor **params, at::Tensor **momenta, size_t count, double lr, double momentum,
-                         double weight_decay, int nesterov, int first) {
-  return guarded([&] {
-    c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> values, grads, buffers;
-    for (size_t i = 0; i < count; ++i) {
-      const at::Tensor &grad = params[i]->grad();
-      if (!grad.defined()) continue;
-      values.push_back(*params[i]);
-      grads.push_back(grad);
-      buffers.push_back(*momenta[i]);
-    }
-    if (values.empty()) return;
-    at::_fused_sgd_(values, grads, buffers, weight_decay, momentum, lr, /*dampening=*/0.0, nesterov != 0,
-                    /*maximize=*/false, first != 0);
-  });
-}
-
-// Dropping a gradient is cheaper than filling it with zeros: the next backward pass stores instead of adding.
-int senet_drop_gradients(at::Tensor **params, size_t count) {
-  return guarded([&] {
-    for (size_t i = 0; i < count; ++i) params[i]->mutable_grad().reset();
-  });
 }
 
 }  // extern "C"

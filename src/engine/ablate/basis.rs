@@ -61,12 +61,16 @@ impl Basis {
 
     fn new(base: &Experiment, input: Shape, classes: i64, [train, eval]: [usize; 2], data: String) -> Self {
         let Experiment { train: spec, optim, model, .. } = base;
-        let steps_per_epoch = train.div_ceil(spec.batch_size) as u64;
+        let steps_per_epoch = train.div_ceil(spec.samples_per_step()) as u64;
         let epochs = spec.duration.steps(steps_per_epoch, 0) as f64 / steps_per_epoch as f64;
         let biases = if model.se.bias { "with biases" } else { "without biases" };
         let recipe = format!(
             "{}, {} in batches of {}, peak learning rate {}; SE has r = {} {biases}, unless a row says otherwise",
-            model.name, spec.duration, spec.batch_size, optim.lr, model.se.reduction
+            model.name,
+            spec.duration,
+            spec.samples_per_step(),
+            optim.lr,
+            model.se.reduction
         );
         Self {
             channels: input.channels,
