@@ -4,12 +4,13 @@
 mod common;
 mod filled;
 
-use common::{Sandbox, last_step};
+use common::{Sandbox, TINY, last_step};
 use filled::{doubles, relative_error, uniform};
 use senet::net::build::NamedTensor;
 use senet::net::loss::{LossSpec, Mixed, Target};
 use senet::net::params::{Init, Param, Role};
 use senet::optim::{ClipSpec, EmaSpec, OptimSpec, Optimizer, Schedule, ScheduleSpec, Timeline};
+use senet::weights::safetensors;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -133,6 +134,47 @@ const RECIPE: &str = "--set data.source=synthetic --set data.synthetic.size=8 --
                       --set data.synthetic.train=479 --set data.synthetic.eval=23 --batch-size 4 --epochs 2 --seed 5 \
                       --set data.crop=pad --set train.log_every=1st --set train.accumulate=3 \
                       --set train.ema.decay=0.99 --set train.clip.norm=1 --set train.freeze_bn=5st";
+
+#[test]
+fn small_batches_together_are_one_large_batch() {
+    let sandbox = Sandbox::new();
+    // Frozen from the first step, batch normalisation does not tell batches apart. Of 71 samples the last step has 11.
+    let recipe = "--set data.source=synthetic --set data.synthetic.size=8 --set data.synthetic.channels=1 \
+                  --set data.synthetic.train=71 --set data.synthetic.eval=23 --epochs 2 --set data.crop=pad \
+                  --set train.freeze_bn=100% --lr 0.01";
+    sandbox.succeed(&format!("train {recipe} --batch-size 12 --out large"));
+    sandbox.succeed(&format!("train {recipe} --batch-size 4 --set train.accumulate=3 --out small"));
+    let weights = |run: &str| {
+        let path = sandbox.path(&format!("{run}/checkpoints/last/model.safetensors"));
+        safetensors::read(&path, &std::fs::read(&path).unwrap(), u64::MAX).unwrap().0
+    };
+    let (large, small) = (weights("large"), weights("small"));
+    assert_eq!(sandbox.read_json("small/result.json")["steps"], 12);
+    let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+    for (name, array) in &large {
+        let error = relative_error(&doubles(&small[name].values), &doubles(&array.values));
+        assert!(error < 1e-3, "{name}: {error:.1e}");
+        if name.ends_with("running_mean") {
+            assert!(array.values.iter().all(|value| *value == 0.0), "{name} has moved");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_name_its_optimizer_is_of_sgd() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&format!("train {TINY} --out run"));
+    let file = "run/checkpoints/last/state.json";
+    let mut state = sandbox.read_json(file);
+    state.as_object_mut().unwrap().remove("optim");
+    sandbox.write(file, state.to_string());
+    sandbox.succeed("train --resume run");
+    state["optim"] = serde_json::json!({"kind": "lamb", "steps": 5});
+    sandbox.write(file, state.to_string());
+    let refused = sandbox.senet("train --resume run");
+    let expected = "optim.safetensors is the state of `lamb`, but `optim.kind` is `sgd`";
+    assert!(refused.code == 1 && refused.stderr.contains(expected), "{}", refused.stderr);
+}
 
 #[test]
 fn resume_gives_the_same_bytes_with_all_that_has_a_state() {
