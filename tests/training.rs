@@ -6,10 +6,12 @@ mod filled;
 
 use common::{Sandbox, TINY, last_step};
 use filled::{doubles, relative_error, uniform};
+use rand::Rng;
 use senet::net::build::NamedTensor;
 use senet::net::loss::{LossSpec, Mixed, Target};
 use senet::net::params::{Init, Param, Role};
 use senet::optim::{ClipSpec, EmaSpec, OptimSpec, Optimizer, Schedule, ScheduleSpec, Timeline};
+use senet::rng;
 use senet::weights::safetensors;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -176,6 +178,69 @@ fn a_checkpoint_that_does_not_name_its_optimizer_is_of_sgd() {
     assert!(refused.code == 1 && refused.stderr.contains(expected), "{}", refused.stderr);
 }
 
+/// Steps at which a run is killed, drawn with this seed.
+fn moments(seed: u64) -> Vec<u64> {
+    let mut random = rng::stream(seed, "kill", [0, 0]);
+    let mut steps: Vec<u64> = (0..4).map(|_| random.random_range(16..78)).collect();
+    steps.sort_unstable();
+    steps
+}
+
+fn assert_same_end(sandbox: &Sandbox, whole: &str, parts: &str) {
+    for checkpoint in ["last", "best"] {
+        for file in ["model.safetensors", "ema.safetensors", "optim.safetensors"] {
+            let file = format!("checkpoints/{checkpoint}/{file}");
+            let same = sandbox.read(&format!("{whole}/{file}")) == sandbox.read(&format!("{parts}/{file}"));
+            assert!(same, "{file} differs");
+        }
+    }
+    let [whole, parts] = [whole, parts].map(|run| sandbox.read_json(&format!("{run}/result.json")));
+    for key in ["steps", "eval", "ema", "best_top1"] {
+        assert_eq!(whole[key], parts[key], "{key}");
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been() {
+    let sandbox = Sandbox::new();
+    let recipe = format!(
+        "{RECIPE} --set train.mix.mixup=0.4 --set train.mix.cutmix=1 --set data.sampling.kind=class-aware \
+         --set checkpoint.every_steps=7"
+    );
+    sandbox.succeed(&format!("train {recipe} --out whole"));
+    let command = format!("train {recipe} --out parts --resume auto");
+    for step in moments(11) {
+        sandbox.start(&command).kill_when(|| last_step(&sandbox, "parts") >= step);
+        let saved = sandbox.read_json("parts/checkpoints/last/state.json")["progress"]["step"].as_u64();
+        // A snapshot is on its way while the next steps are done.
+        assert!(saved.unwrap() + 15 > step, "killed after step {step}, saved at {saved:?}");
+    }
+    sandbox.succeed(&command);
+    assert_same_end(&sandbox, "whole", "parts");
+    // Once more, and it says what it came to.
+    sandbox.succeed(&command);
+    let other = sandbox.senet(&format!("{command} --seed 6"));
+    assert_eq!(other.code, 2, "{}", other.stderr);
+    assert!(other.stderr.contains("parts was begun with another configuration"), "{}", other.stderr);
+}
+
+#[test]
+fn what_the_machine_stops_saves_and_asks_to_be_started_again() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&format!("train {RECIPE} --out whole"));
+    let command = format!("train {RECIPE} --out parts --resume auto");
+    for (signal, step) in [("USR1", 5), ("TERM", 30)] {
+        let stopped = sandbox.start(&command).signal_when(signal, || last_step(&sandbox, "parts") >= step);
+        assert_eq!(stopped.code, 75, "{signal}: {}", stopped.stderr);
+        assert!(stopped.stderr.contains("saved after step"), "{}", stopped.stderr);
+    }
+    sandbox.succeed(&command);
+    assert_same_end(&sandbox, "whole", "parts");
+    let alone = sandbox.senet(&format!("train {RECIPE} --resume auto"));
+    assert_eq!(alone.code, 2, "{}", alone.stderr);
+    assert!(alone.stderr.contains("needs `--out RUN`"), "{}", alone.stderr);
+}
+
 #[test]
 fn resume_gives_the_same_bytes_with_all_that_has_a_state() {
     let sandbox = Sandbox::new();
@@ -193,13 +258,7 @@ fn resume_gives_the_same_bytes_with_all_that_has_a_state() {
     }
     let resumed = sandbox.succeed("train --resume parts");
     assert_eq!(resumed.stdout, whole.stdout);
-    for checkpoint in ["last", "best"] {
-        for file in ["model.safetensors", "ema.safetensors", "optim.safetensors"] {
-            let file = format!("checkpoints/{checkpoint}/{file}");
-            let same = sandbox.read(&format!("whole/{file}")) == sandbox.read(&format!("parts/{file}"));
-            assert!(same, "{file} differs");
-        }
-    }
+    assert_same_end(&sandbox, "whole", "parts");
     let result = sandbox.read_json("whole/result.json");
     assert_eq!(result["steps"], 80);
     // The average is evaluated at the end, and again from its file.

@@ -113,9 +113,11 @@ Examples:
   senet train --model se-resnet-50 --data IMAGENET   class folders train/ and val/
   senet train configs/fashion-mnist.json --out runs/first
   senet train --resume runs/first                    go on where it stopped
+  senet train CONFIG --out runs/first --resume auto  begin it, or go on: for jobs that are started again
   senet train --model se-resnet-50-v1.5 --weights seresnet50.safetensors --head new --data PETS
 
-Ctrl-C stops after the step in flight and saves; a second one stops at once.")]
+Ctrl-C stops after the step in flight and saves; a second one stops at once. SIGTERM and SIGUSR1 save, too, and
+exit with code 75: the job is to be started again.")]
 pub struct TrainArgs {
     /// What to train.
     #[command(flatten)]
@@ -123,11 +125,9 @@ pub struct TrainArgs {
     /// Folder of the run; default: a new one below runs/.
     #[arg(long, value_name = "RUN")]
     pub out: Option<PathBuf>,
-    /// Go on with a run (default: the newest) from its last checkpoint, with the configuration saved there.
-    #[arg(
-        long, value_name = "RUN", num_args = 0..=1,
-        conflicts_with_all = ["config", "out", "data", "model", "epochs", "batch_size", "lr", "seed", "set", "weights", "head"]
-    )]
+    /// Go on with a run (default: the newest) from its last checkpoint, with the configuration saved there; `auto` begins
+    /// the run of `--out`, or goes on with it.
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
     /// How to report.
     #[command(flatten)]

@@ -1,12 +1,12 @@
 //! One function a command.
 
-use super::INTERRUPTED;
 use super::args::{
     BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SubjectArgs, SummaryArgs, TrainArgs,
     Which,
 };
 use super::output::{Console, evaluation_lines, note, print, print_json};
 use super::weights::model_spec;
+use super::{INTERRUPTED, REQUEUE};
 use crate::engine::setup::Setup;
 use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
 use crate::error::{Result, usage};
@@ -22,6 +22,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::path::{Path, PathBuf};
 
 /// Where runs go by default.
@@ -59,36 +60,110 @@ pub(super) fn with_flags(mut layers: Layers, args: &ExperimentArgs) -> Result<Ex
     layers.apply_to(&Experiment::default())
 }
 
-/// A flag that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once.
+/// A flag that Ctrl-C and SIGTERM set; the second of either ends the process at once.
 pub(super) fn stop_flag() -> Result<StopFlag> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     let stop = StopFlag::default();
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), stop.shared())?;
+    for (signal, code) in [(SIGINT, INTERRUPTED), (SIGTERM, REQUEUE)] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(code), stop.shared())?;
         signal_hook::flag::register(signal, stop.shared())?;
     }
     Ok(stop)
 }
 
+/// Whether it was the machine that asked to stop. SIGUSR1, which would end the process, only sets the flag as well.
+fn requeue_flag(stop: &StopFlag) -> Result<StopFlag> {
+    let requeue = StopFlag::default();
+    for signal in [SIGTERM, SIGUSR1] {
+        signal_hook::flag::register(signal, requeue.shared())?;
+    }
+    signal_hook::flag::register(SIGUSR1, stop.shared())?;
+    Ok(requeue)
+}
+
+/// A run to train: what it needs, its folder, and whether it goes on from a checkpoint.
+type Started = (Setup, RunDir, bool);
+
+/// A new run.
+fn begin(args: &TrainArgs) -> Result<Started> {
+    let setup = Setup::for_training(experiment(&args.experiment)?)?;
+    let name = &setup.experiment.name;
+    let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
+    let run = RunDir::create(&path, &setup.experiment)?;
+    Ok((setup, run, false))
+}
+
+/// An earlier run, as it was configured.
+fn go_on(args: &TrainArgs, run: RunDir) -> Result<Started> {
+    let mut experiment = run.experiment()?;
+    // Where the run goes on is no part of what it computes.
+    experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
+    experiment.threads = args.experiment.threads.or(experiment.threads);
+    // A run that broke before its first checkpoint begins anew, in the folder that it has already.
+    let begun = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
+    Ok((Setup::for_training(experiment)?, run, begun))
+}
+
+/// The run in `--out` if it was begun, else a new one: a job that is started again and again with the same words.
+fn begin_or_go_on(args: &TrainArgs) -> Result<Started> {
+    let Some(path) = &args.out else {
+        let message = "`--resume auto` needs `--out RUN`: the folder that says whether the run was begun";
+        return Err(usage(message).hint("senet train CONFIG --out runs/first --resume auto").into());
+    };
+    if !path.exists() {
+        return begin(args);
+    }
+    let run = RunDir::open(path)?;
+    let asked = Setup::new(experiment(&args.experiment)?)?.experiment;
+    let (setup, run, begun) = go_on(args, run)?;
+    let same_place =
+        |experiment: &Experiment| Experiment { device: String::new(), threads: None, ..experiment.clone() };
+    if same_place(&asked) != same_place(&setup.experiment) {
+        let message = format!("{} was begun with another configuration", path.display());
+        return Err(usage(message)
+            .hint("name another folder, or `--resume RUN` alone goes on as it was")
+            .into());
+    }
+    Ok((setup, run, begun))
+}
+
+/// Refuses settings beside `--resume RUN`: the run has its own.
+fn check_alone(args: &TrainArgs) -> Result<()> {
+    let ExperimentArgs { config, set, data, model, epochs, batch_size, lr, weights, head, seed, .. } =
+        &args.experiment;
+    let given = [
+        ("CONFIG", config.is_some()),
+        ("--out", args.out.is_some()),
+        ("--set", !set.is_empty()),
+        ("--data", data.is_some()),
+        ("--model", model.is_some()),
+        ("--epochs", epochs.is_some()),
+        ("--batch-size", batch_size.is_some()),
+        ("--lr", lr.is_some()),
+        ("--weights", weights.is_some()),
+        ("--head", head.is_some()),
+        ("--seed", seed.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message =
+                format!("{name} cannot be used with `--resume RUN`: the run goes on as it was begun");
+            Err(usage(message)
+                .hint("`--resume auto --out RUN` begins a run, or goes on with the same settings")
+                .into())
+        }
+    }
+}
+
 pub(super) fn train(args: &TrainArgs) -> Result<u8> {
     let stop = stop_flag()?;
+    let requeue = requeue_flag(&stop)?;
     let (setup, run, resume) = match &args.resume {
-        None => {
-            let setup = Setup::for_training(experiment(&args.experiment)?)?;
-            let name = &setup.experiment.name;
-            let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
-            let run = RunDir::create(&path, &setup.experiment)?;
-            (setup, run, false)
-        }
+        None => begin(args)?,
+        Some(Some(auto)) if auto.as_os_str() == "auto" => begin_or_go_on(args)?,
         Some(path) => {
-            let run = open_run(path.as_deref())?;
-            let mut experiment = run.experiment()?;
-            // Where the run goes on is no part of what it computes.
-            experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
-            experiment.threads = args.experiment.threads.or(experiment.threads);
-            // A run that broke before its first checkpoint begins anew, in the folder that it has already.
-            let begun = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
-            (Setup::for_training(experiment)?, run, begun)
+            check_alone(args)?;
+            go_on(args, open_run(path.as_deref())?)?
         }
     };
     run.note_start(&Provenance::here(setup.device))?;
@@ -116,7 +191,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
             note(&format!(
                 "interrupted: saved after step {step}\n\nhint: `senet train --resume {path}` continues"
             ));
-            return Ok(INTERRUPTED);
+            return Ok(if requeue.is_set() { REQUEUE } else { INTERRUPTED });
         }
     }
     Ok(0)

@@ -15,11 +15,15 @@ use args::{AblateArgs, Cli, Command, InspectArgs, InspectWhat};
 use clap::Parser;
 use std::panic;
 
-/// Exit code of a run that was asked to stop and has saved itself.
+/// Exit code of a run that a person asked to stop (Ctrl-C) and that has saved itself.
 const INTERRUPTED: u8 = 130;
 
+/// Exit code of a run that its machine asked to stop (SIGTERM, or SIGUSR1, a scheduler's warning) and that has saved
+/// itself: the same command with `--resume auto` goes on. `EX_TEMPFAIL` of sysexits.h.
+const REQUEUE: u8 = 75;
+
 /// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage or
-/// configuration, 130 interrupted. `large_blocks_kept` is for `doctor`.
+/// configuration, 130 interrupted, 75 asked to stop by the machine. `large_blocks_kept` is for `doctor`.
 pub fn run(large_blocks_kept: bool) -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

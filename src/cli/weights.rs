@@ -7,7 +7,7 @@ use crate::data::images::ImageFiles;
 use crate::engine::convert::{self, Written};
 use crate::engine::predict::{self, Prediction};
 use crate::engine::trained::Trained;
-use crate::error::Result;
+use crate::error::{Result, failed};
 use crate::experiment;
 use crate::models::{self, ModelSpec};
 use crate::report::table::{grouped, percent};
@@ -46,14 +46,18 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
     let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, device)?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
-    let mut found = Vec::new();
+    let (mut found, mut readable) = (Vec::new(), 0);
     let unreadable = predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
+        readable += 1;
         if args.json {
             found.push(prediction);
             return Ok(());
         }
         print(&lines(&prediction))
     })?;
+    if let (0, Some(first)) = (readable, unreadable.first()) {
+        return Err(failed(first).hint("name images that can be decoded").into());
+    }
     if args.json {
         print_json(&found)?;
     }

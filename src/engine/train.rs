@@ -17,7 +17,7 @@ use crate::optim::{Ema, Optimizer, Schedule, Timeline};
 use crate::report::event::{Evaluation, Event, Tick};
 use crate::rng;
 use crate::run::Checkpoint;
-use crate::run::checkpoint::{self, Identity, Parts, Progress, Saved};
+use crate::run::checkpoint::{CheckpointSpec, Identity, Parts, Progress, Saved, Snapshot, Writer};
 use crate::weights::Weights;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -172,21 +172,24 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
     announce(setup, timeline, &progress, ctx)?;
 
     let start = Instant::now();
+    let mut saver = Saver::new();
     let mut evaluation: Option<Timed> = None;
     while progress.step < timeline.total_steps && !progress.plateau.exhausted {
-        let finished_epoch = epoch(setup, timeline, &schedule, &mut learner, &mut progress, ctx)?;
+        let finished_epoch = epoch(setup, timeline, &schedule, &mut learner, &mut progress, &mut saver, ctx)?;
         if !finished_epoch {
-            save(setup, &learner, &progress, Checkpoint::Last, ctx)?;
+            saver.save(setup, &learner, &progress, &[Checkpoint::Last], ctx)?;
+            saver.writer.finish()?;
             ctx.emit(&Event::Interrupted { step: progress.step })?;
             return Ok(Outcome::Interrupted { step: progress.step });
         }
-        evaluation = Some(close_epoch(setup, timeline, &learner, &mut progress, ctx)?);
+        evaluation = Some(close_epoch(setup, timeline, &learner, &mut progress, &mut saver, ctx)?);
     }
     let Timed { eval, ema, images_per_second } = match evaluation {
         Some(evaluation) => evaluation,
         // Resumed after the last step: its evaluation may be all that is missing.
         None => evaluate_now(setup, &learner, ctx)?,
     };
+    saver.writer.finish()?;
     ctx.emit(&Event::Finished { step: progress.step, seconds: start.elapsed().as_secs_f64() })?;
     let epochs = progress.step as f64 / timeline.steps_per_epoch as f64;
     let summary = Summary {
@@ -213,6 +216,7 @@ fn epoch(
     schedule: &Schedule,
     learner: &mut Learner,
     progress: &mut Progress,
+    saver: &mut Saver,
     ctx: &mut Context<'_>,
 ) -> Result<bool> {
     let experiment = &setup.experiment;
@@ -256,8 +260,13 @@ fn epoch(
         progress.step += 1;
 
         ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: progress.step, total_steps });
-        if progress.step.is_multiple_of(log_every) || progress.step == end || ctx.stop.is_set() {
+        let over = progress.step == end || ctx.stop.is_set();
+        let due = !over && saver.is_due(&experiment.checkpoint, progress.step);
+        if progress.step.is_multiple_of(log_every) || over || due {
             log_steps(setup, &counters, epoch, lr, &mut logged, progress, ctx)?;
+        }
+        if due {
+            saver.save(setup, learner, progress, &[Checkpoint::Last], ctx)?;
         }
     }
     Ok(progress.step == end)
@@ -317,6 +326,7 @@ fn close_epoch(
     timeline: Timeline,
     learner: &Learner,
     progress: &mut Progress,
+    saver: &mut Saver,
     ctx: &mut Context<'_>,
 ) -> Result<Timed> {
     let timed = evaluate_now(setup, learner, ctx)?;
@@ -337,10 +347,10 @@ fn close_epoch(
     progress.epoch_totals = Totals::default();
     progress.epoch_seconds = 0.0;
 
-    save(setup, learner, progress, Checkpoint::Last, ctx)?;
-    if best {
-        save(setup, learner, progress, Checkpoint::Best, ctx)?;
-    }
+    // The best first: a run that is killed in between comes to this evaluation again.
+    let places: &[Checkpoint] =
+        if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] };
+    saver.save(setup, learner, progress, places, ctx)?;
     ctx.emit(&Event::Epoch {
         epoch: progress.step.div_ceil(timeline.steps_per_epoch),
         step: progress.step,
@@ -386,23 +396,44 @@ fn announce(setup: &Setup, timeline: Timeline, progress: &Progress, ctx: &mut Co
     })
 }
 
-fn save(
-    setup: &Setup,
-    learner: &Learner,
-    progress: &Progress,
-    which: Checkpoint,
-    ctx: &Context<'_>,
-) -> Result<()> {
-    let preprocessing = setup.experiment.data.preprocessing();
-    let identity = Identity {
-        model: &setup.experiment.model.name,
-        channels: setup.train.channels(),
-        classes: setup.train.classes(),
-        preprocessing: Some(&preprocessing),
-    };
-    let average = learner.ema.as_ref().map(|ema| &ema.net);
-    let parts = Parts { net: &learner.net, average, optimizer: &learner.optimizer };
-    checkpoint::save(&ctx.run.checkpoint(which), identity, parts, progress)
+/// What saves a run while it goes on.
+struct Saver {
+    writer: Writer,
+    /// When the last snapshot was taken.
+    last: Instant,
+}
+
+impl Saver {
+    fn new() -> Self {
+        Self { writer: Writer::default(), last: Instant::now() }
+    }
+
+    fn is_due(&self, spec: &CheckpointSpec, step: u64) -> bool {
+        spec.is_due(step, self.last.elapsed())
+    }
+
+    /// Begins to save the run to these places.
+    fn save(
+        &mut self,
+        setup: &Setup,
+        learner: &Learner,
+        progress: &Progress,
+        places: &[Checkpoint],
+        ctx: &Context<'_>,
+    ) -> Result<()> {
+        let preprocessing = setup.experiment.data.preprocessing();
+        let identity = Identity {
+            model: &setup.experiment.model.name,
+            channels: setup.train.channels(),
+            classes: setup.train.classes(),
+            preprocessing: Some(&preprocessing),
+        };
+        let average = learner.ema.as_ref().map(|ema| &ema.net);
+        let parts = Parts { net: &learner.net, average, optimizer: &learner.optimizer };
+        let snapshot = Snapshot::take(identity, parts, progress)?;
+        self.last = Instant::now();
+        self.writer.begin(snapshot, places.iter().map(|place| ctx.run.checkpoint(*place)).collect())
+    }
 }
 
 fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {

@@ -8,13 +8,15 @@ pub mod paper;
 pub mod sweep;
 
 use crate::data::augment::check::{self, Key};
-use crate::data::augment::mix::MixSpec;
+use crate::data::augment::mix::{MixSpec, Pairing};
+use crate::data::sampling::Sampling;
 use crate::data::{DataSpec, MAX_SIZE, synthetic};
 use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::models::ModelSpec;
 use crate::net::loss::LossSpec;
 use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
+use crate::run::checkpoint::CheckpointSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Cuda, Device};
@@ -45,6 +47,8 @@ pub struct Experiment {
     pub optim: OptimSpec,
     /// The learning rate over time.
     pub schedule: ScheduleSpec,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointSpec,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
     pub device: String,
     /// Threads of one operation on the CPU; `null` is libtorch's choice.
@@ -91,6 +95,7 @@ impl Default for Experiment {
             train: TrainSpec::default(),
             optim: OptimSpec::default(),
             schedule: ScheduleSpec::default(),
+            checkpoint: CheckpointSpec::default(),
             device: "auto".to_string(),
             threads: None,
         }
@@ -135,6 +140,7 @@ impl Experiment {
     pub fn check(&self) -> Result<()> {
         self.model.describe(3, 10)?;
         self.optim.check()?;
+        self.checkpoint.check()?;
         self.train.loss.check()?;
         self.train.mix.check(Key::object("train.mix"))?;
         self.train.clip.iter().try_for_each(ClipSpec::check)?;
@@ -170,7 +176,13 @@ impl Experiment {
         let bad = Key::object("data").at("max_bad");
         check::range(bad, data.max_bad, 0.0..=1.0, "a share of the samples; 0.01 bears one of a hundred")?;
         data.augment.check("data.augment")?;
-        data.sampling.check("data.sampling")
+        data.sampling.check("data.sampling")?;
+        let mix = &self.train.mix;
+        if matches!(data.sampling, Sampling::Repeated { .. }) && mix.is_on() && mix.pairing == Pairing::Roll {
+            let message = "`train.mix.pairing` is `roll`, which would mix the repeats of `data.sampling` with each other";
+            return Err(usage(message).hint("set `train.mix.pairing` to \"permutation\"").into());
+        }
+        Ok(())
     }
 
     /// The name becomes part of a folder's name, so it must not lead elsewhere.

@@ -1,10 +1,11 @@
 //! A checkpoint: everything that a run needs to go on as if it had never stopped.
 //!
-//! It is a folder of three files, or four with a moving average, written beside its place and then renamed into it, so that a reader finds a whole
-//! checkpoint or the one before. `state.json` holds sizes and hashes of the others; what does not match is refused.
+//! It is a folder of three files, or four with a moving average, written beside its place and then renamed into it, so
+//! that a reader finds a whole checkpoint or the one before. `state.json` holds sizes and hashes of the others; what
+//! does not match is refused. A [`Snapshot`] is taken between two steps; a [`Writer`] writes it while training goes on.
 
 use crate::data::Preprocessing;
-use crate::error::{Result, TorchContext, failed};
+use crate::error::{Result, TorchContext, failed, usage};
 use crate::files;
 use crate::metrics::Totals;
 use crate::net::build::{NamedTensor, Net};
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tch::{Device, TchError, Tensor};
 
 /// Weights and statistics.
 const MODEL: &str = "model.safetensors";
@@ -103,41 +106,149 @@ pub struct Parts<'a> {
     pub optimizer: &'a Optimizer,
 }
 
-/// Writes a checkpoint to the folder `dir`, replacing the one that is there; that one is kept as `dir.previous`.
-///
-/// # Errors
-/// When the disk is full or not writable; the old checkpoint then stays.
-pub fn save(dir: &Path, identity: Identity<'_>, parts: Parts<'_>, progress: &Progress) -> Result<()> {
+/// When checkpoints are written, beside the end of each epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSpec {
+    /// After so many steps, counted from the run's beginning.
+    pub every_steps: Option<u64>,
+    /// After so many minutes since the last one.
+    pub every_minutes: Option<f64>,
+}
+
+impl CheckpointSpec {
+    /// Refuses distances that are none.
+    ///
+    /// # Errors
+    /// When a value is out of its range; the key is named.
+    pub fn check(&self) -> Result<()> {
+        if self.every_steps == Some(0) {
+            return Err(usage("`checkpoint.every_steps` is 0, but it must be 1 or more").into());
+        }
+        match self.every_minutes {
+            Some(minutes) if !(minutes > 0.0 && minutes.is_finite()) => {
+                let message = format!("`checkpoint.every_minutes` is {minutes}, but it must be more than 0");
+                Err(usage(message).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one is due after `step`, the last one being `age` old.
+    pub fn is_due(&self, step: u64, age: Duration) -> bool {
+        self.every_steps.is_some_and(|steps| step.is_multiple_of(steps))
+            || self.every_minutes.is_some_and(|minutes| age.as_secs_f64() >= 60.0 * minutes)
+    }
+}
+
+/// A checkpoint in memory, which no later step changes.
+pub struct Snapshot {
+    about: About,
+    /// Names of files, and what belongs into them.
+    contents: Vec<(&'static str, Vec<(String, Tensor)>)>,
+    /// But for the marks of the files.
+    state: State,
+}
+
+impl Snapshot {
+    /// Copies everything, to main memory.
+    ///
+    /// # Errors
+    /// When there is not enough of it.
+    pub fn take(identity: Identity<'_>, parts: Parts<'_>, progress: &Progress) -> Result<Self> {
+        let Identity { model, channels, classes, preprocessing } = identity;
+        let about = About {
+            model: Some(model.to_string()),
+            classes: classes.to_vec(),
+            preprocessing: preprocessing.cloned(),
+        };
+        let Parts { net, average, optimizer } = parts;
+        let mut contents = vec![(MODEL, weights_of(net)), (OPTIM, optimizer.state())];
+        contents.extend(average.map(|average| (EMA, weights_of(average))));
+        for (_, tensor) in contents.iter_mut().flat_map(|(_, tensors)| tensors) {
+            let copy = |tensor: &Tensor| -> Result<Tensor, TchError> {
+                let tensor = tensor.f_detach()?;
+                let (non_blocking, copy) = (false, true);
+                tensor.f_to_device_(Device::Cpu, tensor.kind(), non_blocking, copy)
+            };
+            *tensor =
+                copy(tensor).torch_context(|| "cannot copy the weights for a checkpoint".to_string())?;
+        }
+        let optim = OptimMark { kind: optimizer.kind().to_string(), steps: optimizer.steps() };
+        let state = State {
+            model: model.to_string(),
+            channels,
+            classes: classes.to_vec(),
+            preprocessing: preprocessing.cloned(),
+            progress: progress.clone(),
+            optim: Some(optim),
+            files: BTreeMap::new(),
+        };
+        Ok(Self { about, contents, state })
+    }
+
+    /// Writes it to each of the folders `dirs`, in this order.
+    fn write(mut self, dirs: &[PathBuf]) -> Result<()> {
+        let mut files = Vec::new();
+        for (name, tensors) in &self.contents {
+            let bytes = safetensors::write(tensors, &self.about)?;
+            self.state.files.insert((*name).to_string(), FileMark::of(&bytes));
+            files.push((*name, bytes));
+        }
+        // Last, as it vouches for the others.
+        files.push((STATE, serde_json::to_vec_pretty(&self.state)?));
+        dirs.iter().try_for_each(|dir| replace(dir, &files))
+    }
+}
+
+/// Writes snapshots on a thread of its own, one after the other.
+#[derive(Default)]
+pub struct Writer {
+    running: Option<JoinHandle<Result<()>>>,
+}
+
+impl Writer {
+    /// Begins to write `snapshot` to each of the folders `dirs`, when the snapshot before is written.
+    ///
+    /// # Errors
+    /// When that one could not be written.
+    pub fn begin(&mut self, snapshot: Snapshot, dirs: Vec<PathBuf>) -> Result<()> {
+        self.finish()?;
+        self.running = Some(thread::spawn(move || snapshot.write(&dirs)));
+        Ok(())
+    }
+
+    /// Waits until everything is written.
+    ///
+    /// # Errors
+    /// When the disk is full or not writable; the checkpoint before then stays.
+    pub fn finish(&mut self) -> Result<()> {
+        match self.running.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => written,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// What has been begun becomes whole even where training fails.
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.join();
+        }
+    }
+}
+
+/// Puts a folder of these files in the place of `dir`; what was there is kept as `dir.previous`.
+fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
     let partial = sibling(dir, "partial");
     let previous = sibling(dir, "previous");
     remove(&partial)?;
     files::create_dir(&partial)?;
-    let about = About {
-        model: Some(identity.model.to_string()),
-        classes: identity.classes.to_vec(),
-        preprocessing: identity.preprocessing.cloned(),
-    };
-    let Parts { net, average, optimizer } = parts;
-    let mut contents = vec![(MODEL, weights_of(net)), (OPTIM, optimizer.state())];
-    contents.extend(average.map(|average| (EMA, weights_of(average))));
-    let mut marks = BTreeMap::new();
-    for (name, tensors) in contents {
-        let bytes = safetensors::write(&tensors, &about)?;
-        files::write_atomic(&partial.join(name), &bytes)?;
-        marks.insert(name.to_string(), FileMark::of(&bytes));
+    for (name, bytes) in files {
+        files::write_atomic(&partial.join(name), bytes)?;
     }
-    let Identity { model, channels, classes, preprocessing } = identity;
-    let optim = OptimMark { kind: optimizer.kind().to_string(), steps: optimizer.steps() };
-    let state = State {
-        model: model.to_string(),
-        channels,
-        classes: classes.to_vec(),
-        preprocessing: preprocessing.cloned(),
-        progress: progress.clone(),
-        optim: Some(optim),
-        files: marks,
-    };
-    files::write_atomic(&partial.join(STATE), &serde_json::to_vec_pretty(&state)?)?;
 
     let swap = || -> std::io::Result<()> {
         if dir.exists() {

@@ -156,10 +156,15 @@ impl Running {
     }
 
     /// Waits until `reached` and asks the program to stop, as Ctrl-C does.
-    pub fn interrupt_when(mut self, reached: impl FnMut() -> bool) -> Output {
+    pub fn interrupt_when(self, reached: impl FnMut() -> bool) -> Output {
+        self.signal_when("INT", reached)
+    }
+
+    /// The same by the signal of this name.
+    pub fn signal_when(mut self, signal: &str, reached: impl FnMut() -> bool) -> Output {
         self.wait_until(reached);
         let process = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", signal, &process]).status().unwrap().success());
         self.wait()
     }
 
