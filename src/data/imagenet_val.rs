@@ -1,12 +1,11 @@
 //! ImageNet's validation half as it is handed out: a flat folder of `ILSVRC2012_val_00000001.JPEG` to `…50000.JPEG`,
-//! and a list with the WordNet id of each, a line an image.
-//!
-//! The list of numbers in the development kit (`ILSVRC2012_validation_ground_truth.txt`) is not enough: its numbers
-//! are not those of the sorted ids, and only a table in a MATLAB file tells which is which.
+//! and a list with the WordNet id of each, a line an image; or the development kit's list of numbers
+//! (`ILSVRC2012_validation_ground_truth.txt`), which are not those of the sorted ids: its table `meta.mat` tells which is
+//! which.
 
 use super::folder::class_folders;
 use super::images::read_image_file;
-use super::{Dataset, Image, decode_file};
+use super::{Dataset, Image, decode_file, imagenet_meta};
 use crate::error::{Result, failed};
 use crate::files;
 use anyhow::Context;
@@ -21,6 +20,12 @@ const LISTS: [&str; 3] = [
     "ILSVRC2012_validation_synset_labels.txt",
 ];
 const NUMBERS: &str = "ILSVRC2012_validation_ground_truth.txt";
+/// What its numbers stand for.
+const TABLE: &str = "meta.mat";
+/// More bytes than that table has.
+const MAX_TABLE: u64 = 16 << 20;
+/// The folder that the development kit unpacks to.
+const KIT: &str = "ILSVRC2012_devkit_t12";
 const PREFIX: &str = "ILSVRC2012_val_";
 /// More than there are images, in case there is a larger list once.
 const MAX_IMAGES: usize = 1 << 20;
@@ -76,7 +81,7 @@ impl ImagenetVal {
         })?;
         let train = dir.join("train");
         let classes = if train.is_dir() { class_folders(&train)? } else { imagenet_ids() };
-        let labels = read_list(&find_list(dir, &place)?, &classes)?;
+        let labels = List::find(dir, &place)?.labels(&classes)?;
         let unreadable = || format!("cannot list the folder {}", place.display());
         let mut files = Vec::new();
         for entry in fs::read_dir(&place).with_context(unreadable)? {
@@ -108,30 +113,79 @@ impl ImagenetVal {
     }
 }
 
-fn find_list(dir: &Path, place: &Path) -> Result<PathBuf> {
-    let above = place.join("..");
-    let places = [place, dir, above.as_path()];
-    let named =
-        |name: &'static str| move |place: &&Path| place.join(name).is_file().then(|| place.join(name));
-    if let Some(list) = LISTS.iter().find_map(|name| places.iter().find_map(named(name))) {
-        return Ok(list);
-    }
-    let numbers = places.iter().find_map(named(NUMBERS));
-    let message = match numbers {
-        Some(numbers) => {
-            format!("{}: its numbers alone do not say which classes they are", numbers.display())
+/// A list of the images' classes.
+enum List {
+    /// WordNet ids.
+    Ids(PathBuf),
+    /// Numbers, and the table that says which ids they stand for.
+    Numbers(PathBuf, PathBuf),
+}
+
+impl List {
+    /// Looks beside the images, and in the folders that the development kit unpacks to.
+    fn find(dir: &Path, place: &Path) -> Result<Self> {
+        let above = place.join("..");
+        let kit = |dir: &Path| dir.join(KIT).join("data");
+        let places = [place.to_path_buf(), dir.to_path_buf(), above.clone(), kit(dir), kit(&above)];
+        let find = |name: &str| places.iter().map(|place| place.join(name)).find(|path| path.is_file());
+        if let Some(list) = LISTS.iter().find_map(|name| find(name)) {
+            return Ok(Self::Ids(list));
         }
-        None => format!("{}: no list of labels, {}", place.display(), LISTS[0]),
+        let message = match (find(NUMBERS), find(TABLE)) {
+            (Some(numbers), Some(table)) => return Ok(Self::Numbers(numbers, table)),
+            (Some(numbers), None) => {
+                format!("{}: its numbers alone do not say which classes they are", numbers.display())
+            }
+            (None, _) => format!("{}: no list of labels, {}", place.display(), LISTS[0]),
+        };
+        let hint = format!(
+            "{} (a WordNet id a line, line N for image N), or the development kit's {NUMBERS} and {TABLE}, are expected \
+             beside the images or one folder above",
+            LISTS[0]
+        );
+        Err(failed(message).hint(hint).into())
+    }
+
+    /// The label of each image, from the first on.
+    fn labels(&self, classes: &[String]) -> Result<Vec<u32>> {
+        match self {
+            Self::Ids(path) => read_ids(path, classes),
+            Self::Numbers(numbers, table) => read_numbers(numbers, table, classes),
+        }
+    }
+}
+
+fn by_id(classes: &[String]) -> HashMap<&str, u32> {
+    classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect()
+}
+
+fn read_numbers(path: &Path, table: &Path, classes: &[String]) -> Result<Vec<u32>> {
+    let size = fs::metadata(table).with_context(|| format!("cannot read {}", table.display()))?.len();
+    if size > MAX_TABLE {
+        let message = format!("{}: {size} bytes, more than such a table has", table.display());
+        return Err(failed(message).hint("unpack the development kit again").into());
+    }
+    let ids = imagenet_meta::wordnet_ids(&files::read(table)?).map_err(|what| {
+        failed(format!("{}: {what}", table.display())).hint("unpack the development kit again")
+    })?;
+    let known = by_id(classes);
+    let labels: Vec<Option<u32>> = ids.iter().map(|id| known.get(id.as_str()).copied()).collect();
+    let problem = |line: usize, what: String| failed(format!("{}, line {line}: {what}", path.display()));
+    let numbers = imagenet_meta::read_numbers(&files::read_text(path)?, ids.len())
+        .map_err(|(line, what)| problem(line, what))?;
+    let label = |(line, number): (usize, usize)| {
+        labels[number].ok_or_else(|| {
+            let what =
+                format!("number {} is {}, none of the {} classes", number + 1, ids[number], classes.len());
+            problem(line + 1, what).hint("WordNet ids are expected, as `train/` has them").into()
+        })
     };
-    let hint =
-        format!("{} (a WordNet id a line, line N for image N) is expected beside the images", LISTS[0]);
-    Err(failed(message).hint(hint).into())
+    numbers.into_iter().enumerate().map(label).collect()
 }
 
 /// The label of each line.
-fn read_list(path: &Path, classes: &[String]) -> Result<Vec<u32>> {
-    let known: HashMap<&str, u32> =
-        classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
+fn read_ids(path: &Path, classes: &[String]) -> Result<Vec<u32>> {
+    let known = by_id(classes);
     let text = files::read_text(path)?;
     let mut labels = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -231,6 +285,31 @@ mod tests {
         let data = ImagenetVal::open(dir.path()).unwrap();
         assert_eq!((data.classes().len(), data.label(2)), (3, 2));
         assert!(is_here(dir.path()) && !is_here(&dir.path().join("train")));
+    }
+
+    #[test]
+    fn the_development_kits_numbers_become_labels_by_its_table() {
+        let dir = prepared(None);
+        let kit = dir.path().join(KIT).join("data");
+        fs::create_dir_all(&kit).unwrap();
+        fs::write(kit.join(NUMBERS), "2\n12\n1\n").unwrap();
+        fs::write(kit.join(TABLE), include_bytes!("../../tests/golden/meta.mat")).unwrap();
+        // The table's ids are made up, and their order is not that of its numbers.
+        let id = |number: usize| format!("n{}", 10_000_000 + 7919 * number % 1000);
+        for number in 1..=12 {
+            fs::create_dir_all(dir.path().join("train").join(id(number))).unwrap();
+        }
+        let data = ImagenetVal::open(dir.path()).unwrap();
+        let class = |index: usize| data.classes()[data.label(index)].clone();
+        assert_eq!([0, 1, 2].map(class), [2, 12, 1].map(id));
+        fs::remove_dir(dir.path().join("train").join(id(12))).unwrap();
+        let text = ImagenetVal::open(dir.path()).err().unwrap().to_string();
+        assert!(text.contains("line 2: number 12 is n10000028, none of the 11 classes"), "{text}");
+        fs::write(kit.join(NUMBERS), "2\n13\n1\n").unwrap();
+        let text = ImagenetVal::open(dir.path()).err().unwrap().to_string();
+        assert!(text.contains("line 2: expected a number from 1 to 12, found 13"), "{text}");
+        fs::write(kit.join(TABLE), "MATLAB").unwrap();
+        assert!(ImagenetVal::open(dir.path()).err().unwrap().to_string().contains("meta.mat: "));
     }
 
     #[test]

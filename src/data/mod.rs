@@ -10,6 +10,7 @@ pub mod decode;
 pub mod faults;
 pub mod folder;
 pub mod idx;
+pub mod imagenet_meta;
 pub mod imagenet_val;
 pub mod images;
 pub mod index;
