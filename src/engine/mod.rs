@@ -7,6 +7,7 @@ pub mod data;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;
+pub mod mixing;
 pub mod predict;
 pub mod setup;
 pub mod train;

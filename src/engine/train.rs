@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::eval::evaluate;
+use super::mixing;
 use super::setup::Setup;
 use crate::data::Normalise;
 use crate::data::augment::mix::Mix;
@@ -129,7 +130,7 @@ impl Learner {
         let images = self.normalise.apply(&batch.pixels)?;
         let (images, target) = match mix {
             None => (images, Target::plain(&batch.labels)),
-            Some(mix) => (mix.images(&images)?, mix.target(&batch.labels)?),
+            Some(mix) => (mixing::images(mix, &images)?, mixing::target(mix, &batch.labels)?),
         };
         let logits = self.net.forward(&images, mode)?;
         let loss = self.recipe.loss.of(&logits, &target, self.recipe.label_smoothing)?;

@@ -1,17 +1,15 @@
 //! Mixing the images and labels of a batch: mixup (Zhang et al. 2017) and CutMix (Yun et al. 2019).
 //!
-//! The numbers are drawn once for a batch. With partner p(i) of sample i,
+//! Only the numbers, drawn once for a batch; `engine::mixing` applies them. With partner p(i) of sample i,
 //! mixup is λ·x[i] + (1 - λ)·x[p(i)]; CutMix puts the patch of x[p(i)] into x[i]. Either way the label becomes
 //! λ·y[i] + (1 - λ)·y[p(i)].
 
 use super::check::{self, Key};
 use super::erase::Patch;
 use crate::error::Result;
-use crate::net::loss::{Mixed, Target};
 use rand::Rng;
 use rand_distr::{Beta, Distribution};
 use serde::{Deserialize, Serialize};
-use tch::{Device, TchError, Tensor};
 
 /// Which sample of the batch each one is mixed with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,45 +53,6 @@ pub struct Mix {
     pub patch: Option<Patch>,
     /// The partner of each sample.
     pub partners: Vec<usize>,
-}
-
-impl Mix {
-    /// Mixes float images `[N, C, H, W]`; channels_last stays channels_last.
-    ///
-    /// # Errors
-    /// When libtorch refuses, for example for want of memory.
-    pub fn images(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        let images = images.f_permute([0, 2, 3, 1])?;
-        let others = images.f_index_select(0, &self.partners_on(images.device())?)?;
-        let mixed = match self.patch {
-            None => others.f_lerp(&images, self.lambda)?,
-            Some(Patch { x, y, width, height }) => {
-                let mut mixed = images.f_empty_like()?;
-                mixed.f_copy_(&images)?;
-                let part = |of: &Tensor| {
-                    of.f_narrow(1, y as i64, height as i64)?.f_narrow(2, x as i64, width as i64)
-                };
-                part(&mixed)?.f_copy_(&part(&others)?)?;
-                mixed
-            }
-        };
-        mixed.f_permute([0, 3, 1, 2])
-    }
-
-    /// What a network should say of the mixed images of classes `labels`, int64 `[N]`.
-    ///
-    /// # Errors
-    /// When libtorch refuses.
-    pub fn target(&self, labels: &Tensor) -> Result<Target, TchError> {
-        let others = labels.f_index_select(0, &self.partners_on(labels.device())?)?;
-        let share = Tensor::f_from_slice(&[self.lambda as f32])?.f_to_device(labels.device())?;
-        Ok(Target { labels: labels.shallow_clone(), mixed: Some(Mixed { labels: others, share }) })
-    }
-
-    fn partners_on(&self, device: Device) -> Result<Tensor, TchError> {
-        let partners: Vec<i64> = self.partners.iter().map(|&partner| partner as i64).collect();
-        Tensor::f_from_slice(&partners)?.f_to_device(device)
-    }
 }
 
 impl MixSpec {
@@ -216,30 +175,6 @@ mod tests {
         assert_ne!(drawn, (0..50).collect::<Vec<_>>());
         drawn.sort_unstable();
         assert_eq!(drawn, (0..50).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn images_and_targets_are_mixed_by_the_formula() {
-        let images = Tensor::rand([3, 2, 4, 5], (tch::Kind::Float, Device::Cpu));
-        let images = images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        let labels = Tensor::from_slice(&[0i64, 1, 2]);
-        let partners = vec![2, 0, 1];
-        let others = images.index_select(0, &Tensor::from_slice(&[2i64, 0, 1]));
-        let mix = Mix { lambda: 0.3, patch: None, partners: partners.clone() };
-        let off = mix.images(&images).unwrap() - (&images * 0.3 + &others * 0.7);
-        assert!(off.abs().max().double_value(&[]) < 1e-6);
-        let shares = mix.target(&labels).unwrap().shares(3, 0.0).unwrap();
-        let expected = Tensor::from_slice(&[0.3f32, 0.0, 0.7, 0.7, 0.3, 0.0, 0.0, 0.7, 0.3]).view([3, 3]);
-        assert!((shares - expected).abs().max().double_value(&[]) < 1e-6);
-
-        let patch = Patch { x: 1, y: 2, width: 3, height: 2 };
-        let cut = Mix { lambda: 0.7, patch: Some(patch), partners }.images(&images).unwrap();
-        assert_eq!(cut.stride(), images.stride(), "channels_last");
-        for (y, x) in [(0, 0), (2, 0), (2, 1), (3, 3), (3, 4), (1, 1)] {
-            let inside = (2..4).contains(&y) && (1..4).contains(&x);
-            let from = if inside { &others } else { &images };
-            assert_eq!(cut.double_value(&[1, 1, y, x]), from.double_value(&[1, 1, y, x]), "({y}, {x})");
-        }
     }
 
     #[test]
