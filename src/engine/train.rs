@@ -60,7 +60,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// All steps are done.
-    Finished(Summary),
+    Finished(Box<Summary>),
     /// It was asked to stop and has saved itself after this step.
     Interrupted {
         /// Steps done in all.
@@ -207,7 +207,7 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         eval_images_per_second: Some(images_per_second),
     };
     ctx.run.write_result(&summary)?;
-    Ok(Outcome::Finished(summary))
+    Ok(Outcome::Finished(Box::new(summary)))
 }
 
 /// Trains to the end of the epoch that `progress` is in. Returns false when asked to stop before.

@@ -1,8 +1,8 @@
 //! Mixing the images and labels of a batch: mixup (Zhang et al. 2017) and CutMix (Yun et al. 2019).
 //!
 //! Only the numbers, drawn once for a batch; `engine::mixing` applies them. With partner p(i) of sample i,
-//! mixup is λ·x[i] + (1 - λ)·x[p(i)]; CutMix puts the patch of x[p(i)] into x[i]. Either way the label becomes
-//! λ·y[i] + (1 - λ)·y[p(i)].
+//! mixup is `λ·x[i] + (1 - λ)·x[p(i)]`; CutMix puts the patch of `x[p(i)]` into `x[i]`. Either way the label becomes
+//! `λ·y[i] + (1 - λ)·y[p(i)]`.
 
 use super::check::{self, Key};
 use super::erase::Patch;
