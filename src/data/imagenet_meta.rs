@@ -19,7 +19,7 @@ const CHILDREN: &str = "num_children";
 const HEADER: usize = 128;
 /// Bytes of a variable that are decompressed to learn its name; MATLAB's names have 63 letters at most.
 const HEAD: u64 = 4096;
-/// Most bytes of the table when decompressed; ImageNet's has about 2 MiB.
+/// Most bytes of the table when decompressed.
 const MAX_TABLE: u64 = 64 << 20;
 /// Most dimensions of an array.
 const MAX_DIMENSIONS: usize = 32;
@@ -83,7 +83,7 @@ pub fn wordnet_ids(bytes: &[u8]) -> Result<Vec<String>, String> {
             return read_table(array).map_err(|what| format!("{TABLE}: {what}"));
         }
         if others.len() <= LISTED {
-            others.push(shown(array.name));
+            others.push(if array.name.is_empty() { "(unnamed)".to_string() } else { shown(array.name) });
         }
     }
     Err(format!("expected a variable {TABLE}, found {}", list(others)))
@@ -465,45 +465,434 @@ pub fn read_numbers(text: &str, classes: usize) -> Result<Vec<usize>, (usize, St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng;
-    use rand::Rng;
+    use flate2::{Compression, write::ZlibEncoder};
+    use std::io::Write;
 
-    const GOLDEN: &[u8] = include_bytes!("../../tests/golden/meta.mat");
+    /// Made by `scripts/golden_meta.py`.
+    const GOLDEN: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/meta.mat"));
+
+    fn file(variables: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = b"MATLAB 5.0 MAT-file, made by a test".to_vec();
+        bytes.resize(116, b' ');
+        bytes.extend([0; 8]);
+        bytes.extend([0, 1, b'I', b'M']);
+        bytes.extend(variables.concat());
+        bytes
+    }
+
+    fn full(kind: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = [kind.to_le_bytes(), (data.len() as u32).to_le_bytes()].concat();
+        bytes.extend(data);
+        if kind != COMPRESSED {
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        bytes
+    }
+
+    /// Packed into the tag, where it fits.
+    fn element(kind: u32, data: &[u8]) -> Vec<u8> {
+        if !(1..=4).contains(&data.len()) {
+            return full(kind, data);
+        }
+        let mut bytes = (kind | (data.len() as u32) << 16).to_le_bytes().to_vec();
+        bytes.extend(data);
+        bytes.resize(8, 0);
+        bytes
+    }
+
+    fn header(class: u8, dimensions: &[i32], name: &str) -> Vec<u8> {
+        let dimensions: Vec<u8> = dimensions.iter().flat_map(|size| size.to_le_bytes()).collect();
+        let flags = element(UINT32, &[class, 0, 0, 0, 0, 0, 0, 0]);
+        [flags, element(INT32, &dimensions), element(INT8, name.as_bytes())].concat()
+    }
+
+    fn array(class: u8, dimensions: &[i32], name: &str, contents: &[Vec<u8>]) -> Vec<u8> {
+        full(MATRIX, &[header(class, dimensions, name), contents.concat()].concat())
+    }
+
+    fn scalar(kind: u32, data: &[u8]) -> Vec<u8> {
+        array(FIRST_NUMERIC, &[1, 1], "", &[element(kind, data)])
+    }
+
+    fn double(value: f64) -> Vec<u8> {
+        scalar(DOUBLE, &value.to_le_bytes())
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        array(CHAR, &[1, text.len() as i32], "", &[element(UINT16, &units)])
+    }
+
+    fn synsets(fields: &[&str], structs: &[Vec<Vec<u8>>]) -> Vec<u8> {
+        let mut names = Vec::new();
+        for (place, field) in fields.iter().enumerate() {
+            names.extend(field.as_bytes());
+            names.resize((place + 1) * 24, 0);
+        }
+        let fields = [element(INT32, &24i32.to_le_bytes()), element(INT8, &names)];
+        let values: Vec<Vec<u8>> = structs.iter().flatten().cloned().collect();
+        array(STRUCT, &[structs.len() as i32, 1], TABLE, &[fields.concat(), values.concat()])
+    }
+
+    /// Of the three fields alone.
+    fn table(structs: &[(Vec<u8>, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+        let structs: Vec<Vec<Vec<u8>>> = structs
+            .iter()
+            .map(|(id, wnid, children)| vec![id.clone(), wnid.clone(), children.clone()])
+            .collect();
+        synsets(&[ID, WNID, CHILDREN], &structs)
+    }
+
+    /// Two classes and an inner node.
+    fn small() -> Vec<u8> {
+        table(&[
+            (double(2.0), text("n00000007"), double(0.0)),
+            (double(3.0), text("n00000001"), double(2.0)),
+            (double(1.0), text("n00000009"), double(0.0)),
+        ])
+    }
+    const SMALL: [&str; 2] = ["n00000009", "n00000007"];
+
+    fn deflate(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn compressed(variable: &[u8]) -> Vec<u8> {
+        full(COMPRESSED, &deflate(variable))
+    }
+
+    /// The golden file's only variable, decompressed.
+    fn golden_variable() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        ZlibDecoder::new(&GOLDEN[HEADER + 8..]).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn what(variables: &[Vec<u8>]) -> String {
+        wordnet_ids(&file(variables)).unwrap_err()
+    }
 
     #[test]
-    fn ids_come_in_the_order_of_their_numbers() {
+    fn the_golden_file() {
+        // As wnid() of golden_meta.py has them.
         let expected: Vec<String> =
             (1..=12).map(|number| format!("n{}", 10_000_000 + 7919 * number % 1000)).collect();
         assert_eq!(wordnet_ids(GOLDEN).unwrap(), expected);
+        assert_eq!(wordnet_ids(&file(&[golden_variable()])).unwrap(), expected);
     }
 
     #[test]
-    fn numbers_are_of_classes_that_there_are() {
-        assert_eq!(read_numbers("3\n1\n2\n\n", 3).unwrap(), [2, 0, 1]);
-        for (text, line) in [("", 1), ("1\n\n2", 2), ("0", 1), ("1\n4", 2), ("1\n-1", 2), ("n01440764", 1)] {
-            assert_eq!(read_numbers(text, 3).unwrap_err().0, line, "{text:?}");
+    fn the_table_is_found_behind_other_variables() {
+        assert_eq!(wordnet_ids(&file(&[small()])).unwrap(), SMALL);
+        let numbers = array(6, &[2, 3], "numbers", &[element(UINT8, &[1, 2, 3, 4, 5, 6])]);
+        let long: Vec<u8> =
+            (0..100_000u32).flat_map(|value| value.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+        let long = array(13, &[1, 100_000], "long", &[element(UINT32, &long)]);
+        let flags = element(UINT32, &[OPAQUE, 0, 0, 0, 0, 0, 0, 0]);
+        let object = full(MATRIX, &[flags, element(INT8, b"object"), element(INT8, b"MCOS")].concat());
+        let similar = array(STRUCT, &[0, 0], "synsets2", &[]);
+        let empty = full(MATRIX, &[]);
+        let others = [numbers, long, object, similar, empty];
+        let packed: Vec<Vec<u8>> = others.iter().map(|variable| compressed(variable)).collect();
+        for table in [small(), compressed(&small())] {
+            let variables = [others.concat(), packed.concat(), table, vec![0xff; 3]];
+            assert_eq!(wordnet_ids(&file(&variables)).unwrap(), SMALL);
+        }
+        assert_eq!(
+            what(&others),
+            "expected a variable synsets, found numbers, long, object, synsets2, (unnamed)"
+        );
+        assert_eq!(what(&[]), "expected a variable synsets, found none");
+    }
+
+    #[test]
+    fn numbers_in_every_storage() {
+        let stored = [
+            scalar(INT8, &[2]),
+            scalar(UINT8, &[2]),
+            scalar(INT16, &2i16.to_le_bytes()),
+            scalar(UINT16, &2u16.to_le_bytes()),
+            scalar(INT32, &2i32.to_le_bytes()),
+            scalar(UINT32, &2u32.to_le_bytes()),
+            scalar(SINGLE, &2f32.to_le_bytes()),
+            scalar(INT64, &2i64.to_le_bytes()),
+            scalar(UINT64, &2u64.to_le_bytes()),
+            // Not packed into the tag, as some programs write it.
+            array(9, &[1, 1], "", &[full(UINT8, &[2])]),
+        ];
+        for id in stored {
+            let structs =
+                [(id, text("n00000007"), double(0.0)), (double(1.0), text("n00000009"), double(0.0))];
+            assert_eq!(wordnet_ids(&file(&[table(&structs)])).unwrap(), SMALL);
+        }
+        let found = |id: Vec<u8>| what(&[table(&[(id, text("n00000007"), double(0.0))])]);
+        let expected = "synsets: struct 1: ILSVRC2012_ID: expected a whole number, found";
+        for (id, rest) in [
+            (double(1.5), "1.5e0"),
+            (double(-1.0), "-1e0"),
+            (double(f64::NAN), "NaN"),
+            (double(f64::INFINITY), "inf"),
+            (scalar(UINT16, &[1]), "1 bytes of miUINT16"),
+            (scalar(UINT8, &[]), "0 bytes of miUINT8"),
+            (scalar(UTF8, &[1]), "1 bytes of miUTF8"),
+            (array(6, &[1, 2], "", &[element(UINT8, &[1, 2])]), "2 of them"),
+            (full(MATRIX, &[]), "an empty array"),
+            (text("1"), "text"),
+        ] {
+            assert_eq!(found(id), format!("{expected} {rest}"));
+        }
+        let mut complex = double(1.0);
+        complex[8 + 8 + 1] = 8;
+        assert_eq!(found(complex), format!("{expected} an array of numbers with complex numbers"));
+    }
+
+    #[test]
+    fn ids_in_every_encoding() {
+        let id = "n00000007";
+        let wide: Vec<u8> = id.chars().flat_map(|letter| u32::from(letter).to_le_bytes()).collect();
+        let narrow: Vec<u8> = id.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let data = |kind| match kind {
+            UTF32 => wide.as_slice(),
+            UINT16 | UTF16 => narrow.as_slice(),
+            _ => id.as_bytes(),
+        };
+        let of = |wnid: Vec<u8>| table(&[(double(1.0), wnid, double(0.0))]);
+        for kind in [INT8, UINT8, UTF8, UINT16, UTF16, UTF32] {
+            let wnid = array(CHAR, &[1, 9], "", &[element(kind, data(kind))]);
+            assert_eq!(wordnet_ids(&file(&[of(wnid)])).unwrap(), [id]);
+        }
+        let expected = "synsets: struct 1: WNID: expected a WordNet id such as n01440764, found";
+        for (wnid, rest) in [
+            (text("n0000007"), "\"n0000007\""),
+            (text("x00000007"), "\"x00000007\""),
+            (text("n0000000\n"), "\"n0000000\\n\""),
+            (text(""), "\"\""),
+            (array(CHAR, &[1, 9], "", &[element(UTF16, &narrow[..17])]), "17 bytes of miUTF16"),
+            (array(CHAR, &[1, 9], "", &[element(DOUBLE, id.as_bytes())]), "9 bytes of miDOUBLE"),
+            (
+                array(CHAR, &[3, 9], "", &[element(UTF8, id.as_bytes())]),
+                "\"n00000007\" in an array of 27 characters",
+            ),
+            (double(7.0), "an array of numbers"),
+            (array(1, &[1, 1], "", &[text(id)]), "a cell array"),
+        ] {
+            assert_eq!(what(&[of(wnid)]), format!("{expected} {rest}"));
+        }
+        assert!(what(&[of(text(&"n".repeat(1_000_000)))]).len() < 200);
+    }
+
+    #[test]
+    fn numbers_of_classes_must_be_one_to_their_count() {
+        let leaf = |id: f64, wnid: &str| (double(id), text(wnid), double(0.0));
+        let (a, b) = ("n00000001", "n00000002");
+        assert_eq!(
+            what(&[table(&[leaf(1.0, a), leaf(1.0, b)])]),
+            "synsets: struct 2: ILSVRC2012_ID: expected 1 to 2, each once, found a second 1"
+        );
+        assert_eq!(
+            what(&[table(&[leaf(1.0, a), leaf(3.0, b)])]),
+            "synsets: struct 2: ILSVRC2012_ID: expected 1 to 2, found 3"
+        );
+        assert_eq!(
+            what(&[table(&[leaf(0.0, a)])]),
+            "synsets: struct 1: ILSVRC2012_ID: expected 1 to 1, found 0"
+        );
+        assert_eq!(
+            what(&[table(&[leaf(1.0, a), leaf(2.0, a)])]),
+            "synsets: expected a WNID of its own for each class, found n00000001 twice"
+        );
+        assert_eq!(
+            what(&[table(&[(double(1.0), text(a), double(1.0))])]),
+            "synsets: expected structs without children, found none among 1"
+        );
+    }
+
+    #[test]
+    fn what_is_no_such_table_is_named() {
+        let other =
+            |fields: &[&str]| what(&[synsets(fields, &[fields.iter().map(|_| double(1.0)).collect()])]);
+        assert_eq!(
+            other(&["ILSVRC2010_ID", WNID, CHILDREN]),
+            "synsets: expected a field ILSVRC2012_ID, found ILSVRC2010_ID, WNID, num_children"
+        );
+        assert_eq!(other(&[ID, WNID]), "synsets: expected a field num_children, found ILSVRC2012_ID, WNID");
+        assert_eq!(
+            what(&[array(1, &[1, 1], TABLE, &[double(1.0)])]),
+            "synsets: expected a struct array, found a cell array"
+        );
+        assert_eq!(
+            what(&[array(STRUCT, &[70_000, 1], TABLE, &[])]),
+            "synsets: expected 65536 structs at most, found 70000"
+        );
+        let fields = [element(INT32, &1i32.to_le_bytes()), element(INT8, &[b'x'; 5000])];
+        assert_eq!(
+            what(&[array(STRUCT, &[1, 1], TABLE, &fields)]),
+            "synsets: expected 1024 fields at most, found 5000"
+        );
+        let fields = [element(INT32, &0i32.to_le_bytes()), element(INT8, b"x")];
+        assert_eq!(
+            what(&[array(STRUCT, &[1, 1], TABLE, &fields)]),
+            "synsets: expected the width of field names, found 4 bytes of miINT32"
+        );
+        assert_eq!(
+            what(&[array(STRUCT, &[-1, 1], TABLE, &[])]),
+            "variable 1: expected the dimensions of an array, found impossible ones"
+        );
+        assert_eq!(
+            what(&[array(STRUCT, &[i32::MAX; 4], TABLE, &[])]),
+            "variable 1: expected the dimensions of an array, found impossible ones"
+        );
+        assert_eq!(
+            what(&[array(STRUCT, &[1; 33], TABLE, &[])]),
+            "variable 1: expected 2 to 32 dimensions of 4 bytes each, found 132 bytes of miINT32"
+        );
+        assert_eq!(what(&[element(UINT8, &[7])]), "variable 1: expected an array, found miUINT8");
+        let twice = compressed(&compressed(&small()));
+        assert_eq!(
+            what(&[twice]),
+            "variable 1: expected an array within the compressed bytes, found miCOMPRESSED"
+        );
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        let of = |bytes: &[u8]| wordnet_ids(bytes).unwrap_err();
+        assert_eq!(of(b""), "expected a MATLAB level 5 file, with a header of 128 bytes; found 0 bytes");
+        let mut big = GOLDEN.to_vec();
+        big[124..128].copy_from_slice(&[1, 0, b'M', b'I']);
+        assert_eq!(
+            of(&big),
+            "expected a MATLAB level 5 file of little-endian numbers, found big-endian ones"
+        );
+        big[124..128].copy_from_slice(&[0, 2, b'I', b'M']);
+        assert_eq!(of(&big), "expected a MATLAB level 5 file (version 0x0100), found version 0x0200");
+        big[..10].copy_from_slice(b"MATLAB 7.3");
+        assert!(of(&big).ends_with("found one of MATLAB 7.3 (HDF5); save it with `-v7`"));
+        assert!(of(&[b'x'; 300]).ends_with("(bytes 124 to 127: 00 01 49 4d), found [78, 78, 78, 78] there"));
+    }
+
+    #[test]
+    fn a_cut_is_noticed_wherever_it_is() {
+        for whole in [file(&[small()]), file(&[compressed(&small())]), GOLDEN.to_vec()] {
+            for length in 0..whole.len() {
+                assert!(wordnet_ids(&whole[..length]).is_err(), "{length} of {} bytes", whole.len());
+            }
+            assert!(wordnet_ids(&whole).is_ok());
+        }
+        // With a sound checksum.
+        let whole = golden_variable();
+        for length in 0..whole.len() {
+            assert!(wordnet_ids(&file(&[compressed(&whole[..length])])).is_err(), "{length}");
         }
     }
 
     #[test]
-    fn no_damage_makes_it_panic() {
-        let mut random = rng::stream(3, "damage", [0, 0]);
-        let mut sound = 0;
-        for _ in 0..5000 {
-            let mut bytes = GOLDEN.to_vec();
-            for _ in 0..random.random_range(1..6) {
-                let place = random.random_range(0..bytes.len());
-                bytes[place] = random.random();
-            }
-            if random.random_bool(0.2) {
-                bytes.truncate(random.random_range(0..bytes.len()));
-            }
-            sound += usize::from(wordnet_ids(&bytes).is_ok());
+    fn what_is_decompressed_has_a_limit() {
+        let start = header(STRUCT, &[1, 1], TABLE);
+        let bomb = |size: u32, zeros: usize| {
+            let tag = [MATRIX.to_le_bytes(), size.to_le_bytes()].concat();
+            compressed(&[tag, start.clone(), vec![0; zeros]].concat())
+        };
+        let zeros = MAX_TABLE as usize + 1000;
+        assert_eq!(
+            what(&[bomb(zeros as u32, zeros)]),
+            format!(
+                "variable 1: synsets has {} bytes when decompressed; expected 67108864 at most",
+                zeros + 8
+            )
+        );
+        assert_eq!(
+            what(&[bomb(6000, zeros)]),
+            "variable 1: expected 6008 decompressed bytes of synsets, found more"
+        );
+        assert_eq!(
+            what(&[bomb(60_000, 6000)]),
+            format!("variable 1: expected 60008 decompressed bytes of synsets, found {}", 6008 + start.len())
+        );
+        // The last four bytes are the checksum.
+        for mut variable in
+            [compressed(&small()), compressed(&array(STRUCT, &[1, 1], TABLE, &[vec![0; 9000]]))]
+        {
+            *variable.last_mut().unwrap() ^= 1;
+            assert!(what(&[variable]).starts_with("variable 1: it cannot be decompressed ("));
         }
-        // Only the text of the header may be anything.
-        assert!(sound < 2500, "{sound} of 5000 damaged files were read");
-        for bytes in [b"".as_slice(), b"MATLAB", &GOLDEN[..128], &GOLDEN[..200]] {
-            assert!(wordnet_ids(bytes).is_err());
+    }
+
+    #[test]
+    fn damage_never_panics() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % below
+        };
+        let plain = golden_variable();
+        let mut refused = 0;
+        for round in 0..9000 {
+            // Packed bytes, plain ones, and plain ones that are packed after the damage.
+            let mut bytes = if round % 3 == 0 { GOLDEN[HEADER..].to_vec() } else { plain.clone() };
+            for _ in 0..=random(4) {
+                let place = random(bytes.len());
+                match random(6) {
+                    0 => bytes[place] = random(256) as u8,
+                    1 => bytes[place] ^= 1 << random(8),
+                    2 => bytes.truncate(place.max(1)),
+                    3 => {
+                        let value =
+                            [0, 1, 8, 0x7fff_ffff, u32::MAX, 0x0005_0001, 0x0004_0001, 14, 15][random(9)];
+                        let place = place / 4 * 4;
+                        for (target, byte) in bytes[place..].iter_mut().zip(u32::to_le_bytes(value)) {
+                            *target = byte;
+                        }
+                    }
+                    4 => {
+                        let end = (place + 1 + random(64)).min(bytes.len());
+                        bytes.drain(place..end).for_each(drop);
+                        bytes.push(0);
+                    }
+                    _ => {
+                        let end = (place + 8 * random(16)).min(bytes.len());
+                        let piece = bytes[place..end].to_vec();
+                        let target = random(bytes.len());
+                        bytes.splice(target..target, piece).for_each(drop);
+                    }
+                }
+            }
+            let bytes = if round % 3 == 2 { compressed(&bytes) } else { bytes };
+            match wordnet_ids(&file(&[bytes])) {
+                Ok(ids) => assert!((1..=15).contains(&ids.len()) && ids.iter().all(|id| id.len() == 9)),
+                Err(what) => {
+                    refused += 1;
+                    assert!(what.len() < 1000 && !what.contains(char::is_control), "{what}");
+                }
+            }
         }
+        assert!(refused > 3000, "{refused}");
+    }
+
+    #[test]
+    fn lines_of_numbers() {
+        assert_eq!(read_numbers("490\n361\r\n 1\n1000\n\n", 1000), Ok(vec![489, 360, 0, 999]));
+        assert_eq!(read_numbers("3", 3), Ok(vec![2]));
+        let what = |text: &str| read_numbers(text, 1000).unwrap_err();
+        let expected = "expected a number from 1 to 1000, found";
+        for (text, line, rest) in [
+            ("", 1, "nothing"),
+            ("\n\n", 1, "nothing"),
+            ("1\n0\n", 2, "0"),
+            ("1\n2\n1001", 3, "1001"),
+            ("+1", 1, "+1"),
+            ("1\n\n2", 2, "an empty line"),
+            ("1 2", 1, "1 2"),
+            ("1.0", 1, "1.0"),
+            ("99999999999999999999999", 1, "99999999999999999999999"),
+            ("n01440764", 1, "n01440764"),
+        ] {
+            assert_eq!(what(text), (line, format!("{expected} {rest}")));
+        }
+        assert!(what(&"x".repeat(1_000_000)).1.len() < 100);
     }
 }

@@ -23,6 +23,7 @@ pub mod sampling;
 pub mod shards;
 mod source;
 pub mod stages;
+pub mod subset;
 pub mod synthetic;
 pub mod verify;
 pub mod workers;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use shards::ShardOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
+use subset::Subset;
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Largest height and width of a network's input, in pixels.
@@ -281,13 +283,14 @@ impl DataSpec {
     pub fn open(&self, split: Split, seed: u64) -> Result<Arc<dyn Dataset>> {
         let all = self.open_whole(split, seed, &ShardOptions::for_training())?;
         let all = match &self.quarantine {
-            Some(path) => quarantine::Kept::read(all, path)?,
+            Some(path) => quarantine::without_listed(all, path)?,
             None => all,
         };
         match (self.limit, split) {
             (Some(0), _) => Err(usage("`data.limit` is 0, but training needs samples").into()),
             (Some(limit), Split::Train) if limit < all.len() => {
-                Ok(Arc::new(Subset { indices: order::subset(all.len(), limit, seed), all }))
+                let indices = order::subset(all.len(), limit, seed).into_iter().map(|index| index as u32);
+                Ok(Arc::new(Subset::new(all, indices.collect())))
             }
             _ => Ok(all),
         }
@@ -371,45 +374,6 @@ impl DataSpec {
     pub fn thread_count(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.unwrap_or(cores).max(1)
-    }
-}
-
-/// A seeded part of a data set.
-struct Subset {
-    all: Arc<dyn Dataset>,
-    indices: Vec<usize>,
-}
-
-impl Dataset for Subset {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-    fn classes(&self) -> &[String] {
-        self.all.classes()
-    }
-    fn channels(&self) -> usize {
-        self.all.channels()
-    }
-    fn natural_size(&self) -> Option<(usize, usize)> {
-        self.all.natural_size()
-    }
-    fn label(&self, index: usize) -> usize {
-        self.all.label(self.indices[index])
-    }
-    fn image(&self, index: usize) -> Result<Image> {
-        self.all.image(self.indices[index])
-    }
-    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
-        self.all.encoded(self.indices[index], bytes)
-    }
-    fn source_name(&self, index: usize) -> String {
-        self.all.source_name(self.indices[index])
-    }
-    fn relative_name(&self, index: usize) -> String {
-        self.all.relative_name(self.indices[index])
-    }
-    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
-        self.all.undecodable(self.indices[index], error)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Samples that are left out: a list of [relative names](Dataset::relative_name), one a line, and a data set
 //! without what it names. [`verify`](super::verify) writes such lists.
 
-use super::{Dataset, Image};
+use super::Dataset;
+use super::subset::Subset;
 use crate::error::{Result, failed};
 use crate::files;
 use anyhow::Context;
@@ -89,73 +90,28 @@ impl Exclusions {
     }
 }
 
-/// A data set without the samples in quarantine.
-pub struct Kept {
-    all: Arc<dyn Dataset>,
-    indices: Vec<u32>,
+/// `all` without the samples that `exclusions` name.
+///
+/// # Errors
+/// When nothing remains.
+pub fn without(all: Arc<dyn Dataset>, exclusions: &Exclusions) -> Result<Subset> {
+    let kept = |index: &u32| !exclusions.contains(&all.relative_name(*index as usize));
+    let count = u32::try_from(all.len()).map_err(|_| failed("more than 4 billion samples"))?;
+    let indices: Vec<u32> = (0..count).filter(kept).collect();
+    if indices.is_empty() {
+        return Err(failed("the quarantine names every sample").hint("look at the list again").into());
+    }
+    Ok(Subset::new(all, indices))
 }
 
-impl Kept {
-    /// Without the samples that `exclusions` name.
-    ///
-    /// # Errors
-    /// When nothing remains.
-    pub fn new(all: Arc<dyn Dataset>, exclusions: &Exclusions) -> Result<Self> {
-        let kept = |index: &u32| !exclusions.contains(&all.relative_name(*index as usize));
-        let count = u32::try_from(all.len()).map_err(|_| failed("more than 4 billion samples"))?;
-        let indices: Vec<u32> = (0..count).filter(kept).collect();
-        if indices.is_empty() {
-            return Err(failed("the quarantine names every sample").hint("look at the list again").into());
-        }
-        Ok(Self { all, indices })
-    }
-
-    /// `all` without what the list in the file `path` names; `all` itself, where that is nothing of it.
-    ///
-    /// # Errors
-    /// When the list cannot be read or is none, or nothing remains.
-    pub fn read(all: Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
-        let kept = Self::new(Arc::clone(&all), &Exclusions::read(path)?)
-            .with_context(|| path.display().to_string())?;
-        Ok(if kept.indices.len() == all.len() { all } else { Arc::new(kept) })
-    }
-
-    fn index(&self, index: usize) -> usize {
-        self.indices[index] as usize
-    }
-}
-
-impl Dataset for Kept {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-    fn classes(&self) -> &[String] {
-        self.all.classes()
-    }
-    fn channels(&self) -> usize {
-        self.all.channels()
-    }
-    fn natural_size(&self) -> Option<(usize, usize)> {
-        self.all.natural_size()
-    }
-    fn label(&self, index: usize) -> usize {
-        self.all.label(self.index(index))
-    }
-    fn image(&self, index: usize) -> Result<Image> {
-        self.all.image(self.index(index))
-    }
-    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
-        self.all.encoded(self.index(index), bytes)
-    }
-    fn source_name(&self, index: usize) -> String {
-        self.all.source_name(self.index(index))
-    }
-    fn relative_name(&self, index: usize) -> String {
-        self.all.relative_name(self.index(index))
-    }
-    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
-        self.all.undecodable(self.index(index), error)
-    }
+/// `all` without what the list in the file `path` names; `all` itself, where that is nothing of it.
+///
+/// # Errors
+/// When the list cannot be read or is none, or nothing remains.
+pub fn without_listed(all: Arc<dyn Dataset>, path: &Path) -> Result<Arc<dyn Dataset>> {
+    let kept =
+        without(Arc::clone(&all), &Exclusions::read(path)?).with_context(|| path.display().to_string())?;
+    Ok(if kept.len() == all.len() { all } else { Arc::new(kept) })
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ mod tests {
     use super::super::Split;
     use super::super::folder::FolderDataset;
     use super::super::index::Cache;
-    use super::super::quarantine::{Exclusions, Kept};
+    use super::super::quarantine::{Exclusions, without};
     use super::super::shards::pack;
     use super::*;
     use crate::rng;
@@ -469,7 +469,7 @@ mod tests {
         fs::write(&file, report.quarantine()).unwrap();
         let exclusions = Exclusions::read(&file).unwrap();
         assert_eq!(exclusions.len(), 3);
-        let kept = Kept::new(data, &exclusions).unwrap();
+        let kept = without(data, &exclusions).unwrap();
         assert_eq!(kept.len(), 2);
         assert_eq!([kept.relative_name(0), kept.relative_name(1)], ["train/a/1.jpg", "train/b/3.jpg"]);
         assert_eq!([kept.label(0), kept.label(1)], [0, 1]);

@@ -4,7 +4,7 @@ pub mod loading;
 
 use super::StopFlag;
 use crate::data::index::{Cache, Listing};
-use crate::data::quarantine::{Kept, TITLE};
+use crate::data::quarantine::{TITLE, without_listed};
 use crate::data::shards::pack::{self, PackOptions};
 use crate::data::shards::{Broken, ShardOptions};
 use crate::data::verify::{self, Report};
@@ -246,7 +246,7 @@ pub fn pack(request: &PackRequest<'_>, stop: &StopFlag, tell: Tell<'_>) -> Resul
         let all = spec.open_whole(*half, 0, &opening)?;
         let remarks = all.listing().map_or_else(Vec::new, |listing| listing.remarks);
         let kept = match quarantine {
-            Some(list) => Kept::read(all, list)?,
+            Some(list) => without_listed(all, list)?,
             None => all,
         };
         Ok((*half, remarks, kept))

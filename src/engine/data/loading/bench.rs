@@ -1,6 +1,6 @@
 //! Images a second of the loader, and where its threads spend their time.
 
-use super::{Pipeline, Repeated};
+use super::{Pipeline, repeated};
 use crate::data::faults::Faults;
 use crate::data::loader::Loader;
 use crate::data::stages::{Stage, Stages};
@@ -74,7 +74,7 @@ pub fn bench(
     let all = Arc::clone(&pipeline.dataset);
     let samples = all.len();
     let times = PASS.max(pipeline.batch_size).div_ceil(samples.max(1));
-    let dataset = Arc::new(Repeated { all, times });
+    let dataset = repeated(all, times);
     let long = Pipeline { dataset, spec: pipeline.spec.clone(), ..*pipeline };
     let faults = Arc::new(Faults::new(&long.spec, long.dataset.len()));
     let resolved = "the data specification is resolved";

@@ -8,7 +8,8 @@ pub use sheet::{Sheet, sheet};
 
 use crate::data::faults::Faults;
 use crate::data::loader::Plan;
-use crate::data::{DataSpec, Dataset, Image, Split};
+use crate::data::subset::Subset;
+use crate::data::{DataSpec, Dataset, Split};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -38,46 +39,7 @@ impl Pipeline {
 }
 
 /// A data set several times in a row, so that a pass over a small one is long enough to be timed.
-struct Repeated {
-    all: Arc<dyn Dataset>,
-    times: usize,
-}
-
-impl Repeated {
-    fn at(&self, index: usize) -> usize {
-        index % self.all.len()
-    }
-}
-
-impl Dataset for Repeated {
-    fn len(&self) -> usize {
-        self.all.len() * self.times
-    }
-    fn classes(&self) -> &[String] {
-        self.all.classes()
-    }
-    fn channels(&self) -> usize {
-        self.all.channels()
-    }
-    fn natural_size(&self) -> Option<(usize, usize)> {
-        self.all.natural_size()
-    }
-    fn label(&self, index: usize) -> usize {
-        self.all.label(self.at(index))
-    }
-    fn image(&self, index: usize) -> Result<Image> {
-        self.all.image(self.at(index))
-    }
-    fn encoded(&self, index: usize, bytes: &mut Vec<u8>) -> Result<bool> {
-        self.all.encoded(self.at(index), bytes)
-    }
-    fn source_name(&self, index: usize) -> String {
-        self.all.source_name(self.at(index))
-    }
-    fn relative_name(&self, index: usize) -> String {
-        self.all.relative_name(self.at(index))
-    }
-    fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
-        self.all.undecodable(self.at(index), error)
-    }
+fn repeated(all: Arc<dyn Dataset>, times: usize) -> Arc<dyn Dataset> {
+    let samples = all.len() as u32;
+    Arc::new(Subset::new(all, (0..times).flat_map(|_| 0..samples).collect()))
 }
