@@ -3,7 +3,7 @@
     python scripts/compare_loading.py FOLDER [--shards SHARDS] [--threads 2] [--rounds 7]
 
 FOLDER holds class folders of JPEGs, such as ImageNet's val/ sorted into classes. The peers are torchvision's ImageFolder in
-PyTorch's DataLoader and, where `nvidia-dali-cuda120` is installed, DALI's CPU pipeline. SHARDS is what
+PyTorch's DataLoader and, where `nvidia-dali-cuda130` is installed, DALI's CPU pipeline. SHARDS is what
 `senet data pack` made of it. Medians of the rounds go to stdout as a Markdown table, each round to stderr."""
 import argparse
 import json

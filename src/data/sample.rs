@@ -80,7 +80,11 @@ impl Workbench {
         Ok(())
     }
 
-    fn decode(&mut self, bytes: &[u8]) -> Result<Image> {
+    /// Decodes the whole image.
+    ///
+    /// # Errors
+    /// When the bytes are no image, end early or promise an absurd size.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Image> {
         self.stages.time(Stage::Decode, || decode::decode(bytes))
     }
 

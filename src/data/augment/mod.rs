@@ -17,7 +17,7 @@ pub mod mix;
 pub mod policy;
 
 use super::sample::{Stage, Workbench};
-use super::{Crop, DataSpec, Image, Split, decode};
+use super::{Crop, DataSpec, Image, Split};
 use crate::error::Result;
 use check::Key;
 use crop::{centre_window, random_window};
@@ -100,7 +100,8 @@ impl Transform {
         out: &mut [u8],
     ) -> Result<()> {
         if self.crop == Crop::Pad {
-            return self.apply(&decode::decode(bytes)?, bench, random, out);
+            let image = bench.decode(bytes)?;
+            return self.apply(&image, bench, random, out);
         }
         bench.sample(bytes, self.size, |width, height| self.window(width, height, random), out)?;
         self.finish(3, bench, random, out);

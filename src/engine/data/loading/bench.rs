@@ -130,6 +130,10 @@ pub fn bench(
     let mut costs: Vec<_> = Stage::ALL.iter().map(|stage| (stage.name(), cost(of(*stage)))).collect();
     costs.push(("normalise", cost(normalising)));
     let spread = Spread::of(figures);
+    // A small data set comes several times, and with it each of its bad samples.
+    let mut warnings = faults.take_news();
+    warnings.sort_unstable();
+    warnings.dedup();
     Ok(Measurement {
         pipeline: match pipeline.split {
             Split::Train => "train",
@@ -145,7 +149,7 @@ pub fn bench(
         stages: costs,
         decode_limit: threads as f64 / of(Stage::Decode),
         peak_memory: peak_memory(),
-        warnings: faults.take_news(),
+        warnings,
     })
 }
 
