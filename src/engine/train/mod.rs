@@ -4,6 +4,7 @@ mod learner;
 mod saver;
 pub mod split;
 pub mod step;
+mod trouble;
 
 pub use learner::Learner;
 
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use split::{Part, Split};
 use std::sync::Arc;
 use std::time::Instant;
-use step::{NotFinite, Step, Stepped};
+use step::{Step, Stepped};
 
 /// What a finished run came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,10 +167,12 @@ impl<'a, 'c> Training<'a, 'c> {
         let mut batches = self.batches(epoch, first, size)?;
         let mut counters = Counters::new(&self.progress.epoch_totals, self.setup.device);
         let mut logged = Instant::now();
+        self.split = Split::start();
         while self.progress.step < end {
             if self.ctx.stop.is_set() {
                 return Ok(EpochEnd::Interrupted);
             }
+            self.split.lap(Part::Rest);
             let step = self.next_step(size);
             if self.progress.left_out.contains(&self.progress.step) {
                 batches.by_ref().take(self.recipe().accumulate).try_for_each(|batch| batch.map(drop))?;
@@ -185,16 +188,15 @@ impl<'a, 'c> Training<'a, 'c> {
             }
             self.progress.step += 1;
 
-            let step_now = self.progress.step;
-            let epochs = total_steps.div_ceil(steps_per_epoch);
-            self.ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: step_now, total_steps });
-            let over = step_now == end || self.ctx.stop.is_set();
-            let due = !over && self.saver.is_due(self.setup, step_now);
+            let (done, epochs) = (self.progress.step, total_steps.div_ceil(steps_per_epoch));
+            self.ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: done, total_steps });
+            let over = done == end || self.ctx.stop.is_set();
+            let saves = !over && self.saver.is_due(self.setup, done);
             let log_every = self.timeline.steps(self.recipe().log_every).max(1);
-            if step_now.is_multiple_of(log_every) || over || due {
+            if done.is_multiple_of(log_every) || over || saves {
                 self.log(&counters, epoch, step.lr, &mut logged)?;
             }
-            if due {
+            if saves {
                 self.save(&[Checkpoint::Last])?;
             }
         }
@@ -229,51 +231,6 @@ impl<'a, 'c> Training<'a, 'c> {
         }
     }
 
-    /// Deals with a step whose numbers are not finite as `train.on_nan` says. Returns whether the run is elsewhere now.
-    fn bear(&mut self, found: &NotFinite, lr: f64) -> Result<bool> {
-        let step = self.progress.step + 1;
-        let list = self.ctx.run.note_not_finite(step, &found.what, &self.names(&found.samples))?;
-        let message = format!(
-            "step {step}: {} (learning rate {lr:.3e}); its {} samples are listed in {}",
-            found.what,
-            found.samples.len(),
-            list.display()
-        );
-        let give_up = |tried: String| Err(failed(format!("{message}; {tried}")).hint(DIVERGED).into());
-        let warn = |ctx: &mut Context<'_>, done: String| {
-            ctx.emit(&Event::Warning { message: format!("{message}; {done}") })
-        };
-        match self.recipe().on_nan {
-            OnNan::Stop => Err(failed(message).hint(DIVERGED).into()),
-            OnNan::Skip if self.progress.skipped_in_a_row == MOST_IN_A_ROW => {
-                give_up(format!("so were the {MOST_IN_A_ROW} steps before"))
-            }
-            OnNan::Skip => {
-                self.progress.skipped_in_a_row += 1;
-                warn(self.ctx, "the step is left out".to_string())?;
-                Ok(false)
-            }
-            OnNan::Rollback if self.progress.left_out.len() == 2 * MOST_ROLLBACKS => {
-                give_up(format!("the run has gone back {MOST_ROLLBACKS} times already"))
-            }
-            OnNan::Rollback => {
-                let mut left_out = std::mem::take(&mut self.progress.left_out);
-                // The update before may be what ruined the weights.
-                left_out.extend([self.progress.step.saturating_sub(1), self.progress.step]);
-                self.saver.finish()?;
-                self.progress = Progress { left_out, ..restore(&mut self.learner, self.ctx)? };
-                let back = self.progress.step;
-                let done = format!("back to step {back}, to go on without this step and the one before");
-                warn(self.ctx, done)?;
-                Ok(true)
-            }
-        }
-    }
-
-    fn names(&self, samples: &[usize]) -> Vec<String> {
-        samples.iter().map(|sample| self.setup.train.source_name(*sample)).collect()
-    }
-
     /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
     fn log(&mut self, counters: &Counters, epoch: u64, lr: f64, logged: &mut Instant) -> Result<()> {
         let totals = counters.read()?;
@@ -295,7 +252,6 @@ impl<'a, 'c> Training<'a, 'c> {
             return Err(failed(message).hint(DIVERGED).into());
         }
         tell_faults(&self.setup.train_faults, self.ctx)?;
-        self.split.lap(Part::Rest);
         let split = self.split.take();
         self.ctx.emit(&Event::Steps {
             epoch: epoch + 1,
@@ -402,10 +358,6 @@ impl<'a, 'c> Training<'a, 'c> {
 /// What to do when a loss is no longer finite.
 const DIVERGED: &str = "lower `optim.lr` or lengthen `schedule.warmup`; a checkpoint, if there is one, is from before, and \
                         `train.on_nan` can be `skip` or `rollback`";
-
-/// Steps in a row that `train.on_nan: "skip"` leaves out, and times that `rollback` goes back, before the run is given up.
-const MOST_IN_A_ROW: u64 = 10;
-const MOST_ROLLBACKS: usize = 10;
 
 /// Warns of samples that could not be read since the last time.
 fn tell_faults(faults: &Faults, ctx: &mut Context<'_>) -> Result<()> {
