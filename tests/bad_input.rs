@@ -206,7 +206,7 @@ fn data_that_does_not_fit_the_network() {
 #[test]
 fn a_loss_that_is_no_number() {
     let sandbox = Sandbox::new();
-    let parts = ["the training loss became NaN at step", "hint: lower `optim.lr`"];
+    let parts = ["error: step ", "the loss is NaN, and the first output", "hint: lower `optim.lr`"];
     refused(&sandbox, &format!("train {TINY} --lr 1e30 --out run"), 1, &parts);
     assert!(!sandbox.path("run/result.json").exists(), "a lost run has no result");
     // Lost by the last step, which only the evaluation sees.
