@@ -74,14 +74,11 @@ impl RunDir {
         }
         let name = self.path.file_name().context("`--out` names no folder")?.to_string_lossy();
         let partial = self.path.with_file_name(format!(".{name}.partial-{}", std::process::id()));
-        fill(&partial)
-            .and_then(|()| {
-                fs::rename(&partial, &self.path)
-                    .with_context(|| format!("cannot create the folder {}", self.path.display()))
-            })
-            .inspect_err(|_| {
-                let _ = fs::remove_dir_all(&partial);
-            })
+        fill(&partial).and_then(|()| Ok(fs::rename(&partial, &self.path)?)).map_err(|error| {
+            let _ = fs::remove_dir_all(&partial);
+            // Not of the partial folder, which nobody has asked for.
+            failed(format!("cannot create the folder {}: {}", self.path.display(), error.root_cause())).into()
+        })
     }
 
     /// A fresh path below `runs`: `runs/2026-11-24T03-10-00-fashion-mnist`.
