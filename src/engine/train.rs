@@ -244,7 +244,7 @@ fn epoch(
         (timeline.total_steps.div_ceil(timeline.steps_per_epoch), timeline.total_steps);
     let mut logged = Instant::now();
     while progress.step < end && !ctx.stop.is_set() {
-        let lr = experiment.optim.lr * schedule.factor(progress.step) * progress.plateau.factor;
+        let lr = experiment.peak_lr() * schedule.factor(progress.step) * progress.plateau.factor;
         let mode = if progress.step < frozen_from { Mode::Train } else { Mode::TrainFrozen };
         let samples = samples_in(setup, progress.step % timeline.steps_per_epoch);
         for (part, batch) in (0..).zip(batches.by_ref().take(accumulate)) {
