@@ -77,6 +77,12 @@ pub fn torch_message(error: &tch::TchError) -> String {
     first.trim().trim_start_matches("Internal torch error: ").to_string()
 }
 
+/// Whether there was not enough memory.
+pub fn is_out_of_memory(error: &tch::TchError) -> bool {
+    let message = torch_message(error);
+    message.contains("out of memory") || message.contains("can't allocate memory")
+}
+
 /// Turns libtorch's exceptions into errors of one line.
 pub trait TorchContext<T> {
     /// Adds what was being done when libtorch refused.
@@ -86,14 +92,9 @@ pub trait TorchContext<T> {
 impl<T> TorchContext<T> for std::result::Result<T, tch::TchError> {
     fn torch_context(self, doing: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
-            let message = torch_message(&error);
-            let out_of_memory =
-                message.contains("out of memory") || message.contains("can't allocate memory");
-            let problem = failed(format!("{}: {message}", doing()));
-            if out_of_memory {
-                problem
-                    .hint("lower `train.batch_size` (and `optim.lr` with it), or use a smaller network")
-                    .into()
+            let problem = failed(format!("{}: {}", doing(), torch_message(&error)));
+            if is_out_of_memory(&error) {
+                problem.hint("lower the batch size, or use a smaller network").into()
             } else {
                 problem.into()
             }

@@ -76,6 +76,11 @@ impl Counters {
         Ok(())
     }
 
+    /// Samples so far.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The counts so far.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod filled;
 use filled::{doubles, filled_net, input, relative_error, spec, uniform};
 use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
+use senet::net::{add, identity, seq};
 use senet::torch_ext::excite::excite_add_relu;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -32,6 +33,46 @@ fn the_inference_plan_computes_what_the_network_computes() {
             assert!(error < 1e-4, "{name}, batch {batch}: {error:.1e}");
         }
     }
+}
+
+#[test]
+fn stochastic_depth_leaves_out_whole_branches_of_samples() {
+    let sums = seq("", (0..3).map(|_| add(identity(), identity()))).with_drop_path(0.75);
+    let net = Net::build(&sums, 0, Device::Cpu).unwrap();
+    let images = Tensor::ones([4000, 1, 1, 2], (Kind::Float, Device::Cpu));
+    tch::manual_seed(0);
+    let outputs = net.forward(&images, Mode::Train).unwrap();
+    let values = doubles(&outputs);
+    // The first sum always adds. The branch of the second stays with 5/8, that of the third with 1/4, as 8/5 and 4 times.
+    let (keep2, keep3) = (0.625, 0.25);
+    let possible = [1.0, 1.0 + 1.0 / keep2].map(|second| [2.0 * second, 2.0 * second * (1.0 + 1.0 / keep3)]);
+    let mut counts = [[0.0f64; 2]; 2];
+    for sample in values.chunks_exact(2) {
+        assert_eq!(sample[0], sample[1], "a sample's branch is left out as a whole");
+        let is = |value: f64| (value - sample[0]).abs() < 1e-5;
+        let found = (0..4).find(|way| is(possible[way / 2][way % 2])).expect("one of the four ways");
+        counts[found / 2][found % 2] += 1.0 / 4000.0;
+    }
+    assert!((counts[1][0] + counts[1][1] - keep2).abs() < 0.03, "{counts:?}");
+    assert!((counts[0][1] + counts[1][1] - keep3).abs() < 0.03, "{counts:?}");
+    // In evaluation nothing is left out, and nothing grown.
+    assert_eq!(doubles(&net.forward(&images, Mode::Eval).unwrap()), vec![8.0; 8000]);
+}
+
+#[test]
+fn with_stochastic_depth_an_se_block_computes_what_it_computes_alone() {
+    // A rate so small that nothing is left out, but that takes the way of libtorch's own operators.
+    let with = |drop_path: f64| {
+        let node = senet::models::ModelSpec { drop_path, ..spec("se-resnet-20") }.describe(3, 10).unwrap();
+        let net = Net::build(&node, 3, Device::Cpu).unwrap();
+        let logits = net.forward(&input(4, 16), Mode::Train).unwrap();
+        logits.square().sum(Kind::Float).backward();
+        let gradient = net.trainable().next().unwrap().tensor.grad();
+        (doubles(&logits), doubles(&gradient))
+    };
+    let (fused, plain) = (with(0.0), with(1e-9));
+    let errors = [relative_error(&plain.0, &fused.0), relative_error(&plain.1, &fused.1)];
+    assert!(errors.iter().all(|error| *error < 1e-4), "{errors:?}");
 }
 
 /// The five tensors and the shortcut of an SE block, asking for gradients.

@@ -510,6 +510,9 @@ pub struct BenchArgs {
     /// Network.
     #[arg(long, value_name = "NAME", default_value = "se-resnet-50")]
     pub model: String,
+    /// Train on this data instead of made-up batches, and say what the time goes into.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// Images in a step.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = batch_size())]
     pub batch_size: u32,

@@ -7,7 +7,9 @@ use super::args::{
 use super::output::{Console, evaluation_lines, note, print, print_json};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE};
+use crate::data::DataSpec;
 use crate::engine::setup::Setup;
+use crate::engine::train::split::Part;
 use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
 use crate::error::{Result, usage};
 use crate::experiment::Experiment;
@@ -16,7 +18,7 @@ use crate::models::{self, ModelSpec};
 use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
-use crate::report::table::{Table, grouped};
+use crate::report::table::{Table, grouped, percent};
 use crate::run::{Checkpoint, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -376,12 +378,26 @@ pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     base.threads = args.threads.map(|threads| threads as usize);
     base.model.name.clone_from(&args.model);
     let input = Shape::square(entry.input.channels, size as i64);
-    let experiment = bench::on_made_up_data(&base, input, entry.classes, args.batch_size as usize);
-    let what = match args.what {
-        BenchWhat::Train => bench::What::Train,
-        BenchWhat::Eval => bench::What::Eval,
+    let steps = args.steps as usize;
+    let measurement = match (&args.data, args.what) {
+        (None, what) => {
+            let experiment = bench::on_made_up_data(&base, input, entry.classes, args.batch_size as usize);
+            let what = match what {
+                BenchWhat::Train => bench::What::Train,
+                BenchWhat::Eval => bench::What::Eval,
+            };
+            bench::run(what, &Setup::new(experiment)?, steps)?
+        }
+        (Some(dir), BenchWhat::Train) => {
+            base.data = DataSpec { dir: dir.clone(), size: Some(size), ..DataSpec::default() };
+            base.train.batch_size = args.batch_size as usize;
+            bench::on_data(&Setup::new(base)?, steps)?
+        }
+        (Some(_), BenchWhat::Eval) => {
+            let message = "`--data` is for `senet bench train`";
+            return Err(usage(message).hint("`senet data bench DIR --pipeline eval` times the data").into());
+        }
     };
-    let measurement = bench::run(what, &Setup::new(experiment)?, args.steps as usize)?;
     if args.json {
         return print_json(&measurement).map(|()| 0);
     }
@@ -394,8 +410,17 @@ pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
         "{} {verb}, batch {} at {size} × {size}, {} with {} thread(s), {} steps\n\
          images a second: median {median:.2}, min {min:.2}, max {max:.2}",
         measurement.model, measurement.batch_size, measurement.device, measurement.threads, measurement.steps
-    ))
-    .map(|()| 0)
+    ))?;
+    if let (Some(_), Some(seconds), Some(outside)) = (&args.data, &measurement.split, measurement.outside) {
+        let line = |part: Part| {
+            let (seconds, share) = (seconds.of(part), seconds.of(part) / seconds.total());
+            let name = format!("{part:?}").to_lowercase();
+            format!("{name:<9} {:>9.2} ms a step  {:>8}", 1e3 * seconds / steps as f64, percent(share))
+        };
+        let lines = Part::ALL.map(line).join("\n");
+        print(&format!("{lines}\noutside of network and optimizer: {}", percent(outside)))?;
+    }
+    Ok(0)
 }
 
 pub(super) fn doctor(args: &DoctorArgs, large_blocks_kept: bool) -> Result<u8> {

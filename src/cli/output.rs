@@ -65,6 +65,9 @@ pub struct Console {
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
+/// Share of the time on data from which on it is told.
+const MUCH_WAITING: f64 = 0.05;
+
 impl Console {
     /// With `quiet`, only warnings are shown.
     pub fn new(quiet: bool) -> Self {
@@ -122,8 +125,12 @@ impl Observer for Console {
                     bar.reset_eta();
                 }
             }
-            Event::Steps { epoch, step, loss, images_per_second, .. } => {
-                self.loss = format!("loss {loss:.4}, {images_per_second:.0} img/s");
+            Event::Steps { epoch, step, loss, images_per_second, waiting, .. } => {
+                let waiting = match *waiting {
+                    share if share > MUCH_WAITING => format!(" ({} waiting for data)", percent(share)),
+                    _ => String::new(),
+                };
+                self.loss = format!("loss {loss:.4}, {images_per_second:.0} img/s{waiting}");
                 if self.bar.is_none() && self.last_line.elapsed() >= LINE_EVERY {
                     self.last_line = Instant::now();
                     let (epochs, total, loss) = (self.epochs, self.total_steps, &self.loss);
@@ -145,13 +152,18 @@ impl Observer for Console {
                 let (epochs, best) = (self.epochs, if *best { ", best so far" } else { "" });
                 let ema =
                     ema.map_or(String::new(), |ema| format!("; EMA: top-1 {}", percent(ema.top1.accuracy)));
+                let eval = eval.map_or(String::new(), |eval| {
+                    format!(
+                        "; evaluation: loss {:.4}, top-1 {}, top-5 {}",
+                        eval.loss,
+                        percent(eval.top1.accuracy),
+                        percent(eval.top5.accuracy)
+                    )
+                });
                 self.line(&format!(
                     "epoch {epoch}/{epochs} in {seconds:.0} s ({images_per_second:.0} img/s): loss {train_loss:.4}, \
-                     top-1 {}; evaluation: loss {:.4}, top-1 {}, top-5 {}{ema}{best}",
+                     top-1 {}{eval}{ema}{best}",
                     percent(*train_top1),
-                    eval.loss,
-                    percent(eval.top1.accuracy),
-                    percent(eval.top5.accuracy),
                 ));
                 self.last_line = Instant::now();
             }

@@ -1,15 +1,19 @@
-//! Measurement: real training steps and forward passes on made-up batches.
+//! Measurement: real training steps and forward passes on made-up batches, or on data.
 
 use super::setup::Setup;
 use super::train::Learner;
-use crate::data::loader::Batch;
+use super::train::split::{Seconds, Split};
+use super::train::step::{Step, Stepped};
+use crate::data::loader::{Batch, Loader, Plan};
 use crate::data::{DataSpec, Source, synthetic};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
-use crate::metrics::median;
+use crate::metrics::{Counters, Totals, median};
+use crate::net::build::Mode;
 use crate::net::cost::{Shape, cost};
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor, no_grad_guard};
 
@@ -42,6 +46,12 @@ pub struct Measurement {
     pub steps: usize,
     /// Speed over the steps.
     pub images_per_second: Spread,
+    /// Where the time of training steps went, in seconds of all that were timed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Seconds>,
+    /// Share of that time that was neither the network's nor the optimizer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<f64>,
 }
 
 /// Median, lowest and highest of some figures.
@@ -101,50 +111,133 @@ const WARM_UP: usize = 2;
 /// # Errors
 /// When libtorch refuses, for example for want of memory.
 pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
-    let mut learner = Learner::new(setup)?;
-    let (size, batch_size) =
-        (setup.experiment.data.size.expect("resolved"), setup.experiment.train.batch_size);
+    let (size, batch_size) = (setup.size(), setup.experiment.train.batch_size);
     let batch = made_up(setup, batch_size, size)?;
-    let normalise = setup.normalise();
-    let figures = match what {
-        What::Train => time(setup, steps, || learner.step(&batch, 1e-3))?,
-        What::Eval => {
-            let _guard = no_grad_guard();
-            let plan = InferencePlan::new(&learner.net)
-                .torch_context(|| "cannot prepare the network".to_string())?;
-            let forward = || plan.forward(&normalise.apply(&batch.pixels)?).map(|_| ());
-            time(setup, steps, || {
-                forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}"))
-            })?
-        }
-    };
-    Ok(Measurement {
-        what,
-        model: setup.experiment.model.name.clone(),
-        batch_size,
-        size,
-        device: format!("{:?}", setup.device).to_lowercase(),
-        threads: tch::get_num_threads(),
-        steps,
-        images_per_second: Spread::of(figures),
-    })
-}
-
-/// Images a second in each of `steps` calls of `step`, after a few that are not timed.
-fn time(setup: &Setup, steps: usize, mut step: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    if what == What::Train {
+        return training(setup, steps, &mut std::iter::repeat_with(|| Ok(again(&batch))));
+    }
+    let _guard = no_grad_guard();
+    let learner = Learner::new(setup)?;
+    let plan = InferencePlan::new(&learner.net).torch_context(|| "cannot prepare the network".to_string())?;
+    let forward = || plan.forward(&learner.normalise.apply(&batch.pixels)?).map(|_| ());
     let mut figures = Vec::new();
     for round in 0..WARM_UP + steps {
         let start = Instant::now();
-        step()?;
+        forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}"))?;
         if let Device::Cuda(index) = setup.device {
             // sync: the clock is read after each step.
             Cuda::synchronize(index as i64);
         }
         if round >= WARM_UP {
-            figures.push(setup.experiment.train.batch_size as f64 / start.elapsed().as_secs_f64());
+            figures.push(batch_size as f64 / start.elapsed().as_secs_f64());
         }
     }
-    Ok(figures)
+    Ok(Measurement::of(what, setup, steps, figures))
+}
+
+/// Times `steps` training steps on `setup`'s training data, epoch after epoch, as training takes them.
+///
+/// # Errors
+/// When a sample cannot be read or libtorch refuses.
+pub fn on_data(setup: &Setup, steps: usize) -> Result<Measurement> {
+    training(setup, steps, &mut Epochs { setup, epoch: 0, loader: None })
+}
+
+/// Times training steps, and what their time goes into.
+fn training(
+    setup: &Setup,
+    steps: usize,
+    batches: &mut impl Iterator<Item = Result<Batch>>,
+) -> Result<Measurement> {
+    let mut learner = Learner::new(setup)?;
+    let mut counters = Counters::new(&Totals::default(), setup.device);
+    let mut split = Split::waiting_for(setup.device);
+    let (mut figures, mut seen) = (Vec::new(), 0);
+    for round in 0..WARM_UP + steps {
+        if round == WARM_UP {
+            split.take();
+        }
+        let start = Instant::now();
+        let step = Step {
+            experiment: &setup.experiment,
+            number: round as u64,
+            lr: 1e-3,
+            mode: Mode::Train,
+            size: setup.size(),
+            samples: setup.experiment.train.samples_per_step(),
+            checked: !setup.device.is_cuda(),
+        };
+        match step.take(&mut learner, batches, &mut counters, &mut split)? {
+            Stepped::Done | Stepped::Overflow => {}
+            Stepped::NotFinite(found) => return Err(failed(found.what).into()),
+        }
+        if round >= WARM_UP {
+            figures.push((counters.seen() - seen) as f64 / start.elapsed().as_secs_f64());
+        }
+        seen = counters.seen();
+    }
+    let seconds = split.take();
+    let measured = Measurement::of(What::Train, setup, steps, figures);
+    Ok(Measurement { split: Some(seconds), outside: Some(seconds.outside()), ..measured })
+}
+
+/// Batches of training data, epoch after epoch.
+struct Epochs<'a> {
+    setup: &'a Setup,
+    epoch: u64,
+    loader: Option<Loader>,
+}
+
+impl Epochs<'_> {
+    fn next_epoch(&mut self) -> Result<Loader> {
+        let Setup { experiment, train, train_faults, device, .. } = self.setup;
+        let (data, batch_size) = (&experiment.data, experiment.train.batch_size);
+        let (samples, faults) = (Arc::clone(train), Arc::clone(train_faults));
+        let plan = Plan::train(samples, faults, data, batch_size, experiment.seed, self.epoch)?;
+        self.epoch += 1;
+        Ok(Loader::start(plan, 0, data.thread_count(), *device))
+    }
+}
+
+impl Iterator for Epochs<'_> {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(batch) = self.loader.as_mut().and_then(Iterator::next) {
+            return Some(batch);
+        }
+        match self.next_epoch() {
+            Ok(loader) => self.loader.insert(loader).next(),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Measurement {
+    fn of(what: What, setup: &Setup, steps: usize, figures: Vec<f64>) -> Self {
+        Self {
+            what,
+            model: setup.experiment.model.name.clone(),
+            batch_size: setup.experiment.train.batch_size,
+            size: setup.size(),
+            device: format!("{:?}", setup.device).to_lowercase(),
+            threads: tch::get_num_threads(),
+            steps,
+            images_per_second: Spread::of(figures),
+            split: None,
+            outside: None,
+        }
+    }
+}
+
+/// The same batch once more.
+fn again(batch: &Batch) -> Batch {
+    Batch {
+        pixels: batch.pixels.shallow_clone(),
+        labels: batch.labels.shallow_clone(),
+        samples: batch.samples.clone(),
+        len: batch.len,
+    }
 }
 
 /// Bytes that differ, for shapes that are too large as well: then an error comes back. (tch panics where an

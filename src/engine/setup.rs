@@ -8,6 +8,7 @@ use crate::models;
 use crate::net::Node;
 use crate::net::cost::{Cost, Shape, cost};
 use crate::optim::{Schedule, Timeline};
+use anyhow::Context;
 use std::sync::Arc;
 use tch::Device;
 
@@ -105,7 +106,25 @@ impl Setup {
         let timeline = setup.timeline()?;
         Schedule::new(&setup.experiment.schedule, timeline)?;
         setup.check_smallest_batch(timeline)?;
+        setup.check_train_sizes(timeline)?;
         Ok(setup)
+    }
+
+    /// Height and width of the training images of epoch number `epoch`, from 0.
+    pub fn train_size(&self, epoch: u64, timeline: Timeline) -> usize {
+        let size = self.size();
+        self.experiment.train.sizes.as_ref().map_or(size, |sizes| sizes.at(epoch, timeline, size))
+    }
+
+    /// Refuses training images that the network has no answer for.
+    fn check_train_sizes(&self, timeline: Timeline) -> Result<()> {
+        let Some(sizes) = &self.experiment.train.sizes else { return Ok(()) };
+        for size in sizes.all(timeline, self.size()) {
+            let image = Shape::square(self.train.channels() as i64, size as i64);
+            cost(&self.node, image)
+                .with_context(|| format!("training images of {size} × {size} (`train.sizes`)"))?;
+        }
+        Ok(())
     }
 
     /// Refuses a batch that leaves batch normalisation a single value a channel: its variance is 0 / 0, which
@@ -128,6 +147,11 @@ impl Setup {
                 .into());
         }
         Ok(())
+    }
+
+    /// Height and width of the images of evaluations, and of training unless `train.sizes` says otherwise.
+    pub fn size(&self) -> usize {
+        self.experiment.data.size.expect("the data specification is resolved")
     }
 
     /// Samples in an epoch of training.

@@ -9,6 +9,7 @@ pub mod load;
 pub mod paper;
 pub mod rate;
 pub mod schema;
+pub mod sizes;
 pub mod sweep;
 pub mod validate;
 
@@ -20,11 +21,13 @@ use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::models::ModelSpec;
 use crate::net::loss::LossSpec;
+use crate::net::precision::Precision;
 use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
 use crate::run::checkpoint::CheckpointSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sizes::SizeSpec;
 use tch::{Cuda, Device};
 
 /// Largest batch, in samples.
@@ -94,8 +97,32 @@ pub struct TrainSpec {
     /// Length at the run's end with the statistics of batch normalisation as they are: used as in evaluation, and no
     /// longer moved. Gammas and betas are still trained.
     pub freeze_bn: Duration,
+    /// Number format of the computation.
+    pub precision: Precision,
+    /// What becomes of a step whose loss or gradients are not finite.
+    pub on_nan: OnNan,
+    /// Size of the training images, where it is not the evaluation's.
+    pub sizes: Option<SizeSpec>,
+    /// Epochs between two evaluations; the last is always evaluated.
+    #[schemars(range(min = 1))]
+    pub eval_every: u64,
     /// Steps between two lines of the log.
     pub log_every: Duration,
+}
+
+/// What becomes of a step whose loss or gradients are not finite. On the CPU each step is looked at; on GPUs, which would
+/// have to be waited for, under `stop` only the loss and when it is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// The run stops; its last checkpoint is from before.
+    #[default]
+    Stop,
+    /// The step is left out, ten times in a row at most.
+    Skip,
+    /// The run goes back to its last checkpoint, and on from there without that step and the one before, whose update may
+    /// be the cause; ten times at most.
+    Rollback,
 }
 
 impl Default for Experiment {
@@ -129,6 +156,10 @@ impl Default for TrainSpec {
             clip: None,
             ema: None,
             freeze_bn: Duration::default(),
+            precision: Precision::default(),
+            on_nan: OnNan::default(),
+            sizes: None,
+            eval_every: 1,
             log_every: Duration::Steps(50),
         }
     }
@@ -138,6 +169,20 @@ impl TrainSpec {
     /// Samples in one optimizer step.
     pub fn samples_per_step(&self) -> usize {
         self.batch_size * self.accumulate
+    }
+
+    /// How the same steps take less memory.
+    pub fn in_less_memory(&self) -> String {
+        let halves = |size: &usize| self.batch_size.is_multiple_of(*size);
+        match (1..=self.batch_size / 2).rev().find(halves) {
+            Some(size) => format!(
+                "`train.batch_size` {size} with `train.accumulate` {} makes the same steps of {} samples in less memory \
+                 (batch normalisation then sees {size} at a time)",
+                self.accumulate * self.batch_size / size,
+                self.samples_per_step()
+            ),
+            None => "use smaller images (`data.size`) or a smaller network".to_string(),
+        }
     }
 
     /// Samples in one step of evaluation.
@@ -159,6 +204,10 @@ impl Experiment {
         self.train.mix.check(Key::object("train.mix"))?;
         self.train.clip.iter().try_for_each(ClipSpec::check)?;
         self.train.ema.iter().try_for_each(EmaSpec::check)?;
+        self.train.sizes.iter().try_for_each(SizeSpec::check)?;
+        if self.train.eval_every == 0 {
+            return Err(usage("`train.eval_every` is 0, but it must be 1 or more epochs").into());
+        }
         self.check_name()?;
         self.check_limits()?;
         let label_smoothing = &self.train.label_smoothing;

@@ -34,6 +34,10 @@ pub struct ModelSpec {
     /// Probability of dropout, in networks that have it; `null` is what the network was made with.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: Option<f64>,
+    /// Stochastic depth, in networks with residual sums: the probability with which the last of them leaves its branch
+    /// out; the first never does, and those between by the linear rule.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub drop_path: f64,
     /// Weights to start from; `null` starts from random ones.
     pub weights: Option<PathBuf>,
     /// What becomes of the classifier in `weights`.
@@ -317,7 +321,14 @@ impl Variant<'_> {
 impl ModelSpec {
     /// The network of this name with the default settings.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_string(), se: SeSpec::default(), dropout: None, weights: None, head: Head::Keep }
+        Self {
+            name: name.to_string(),
+            se: SeSpec::default(),
+            dropout: None,
+            drop_path: 0.0,
+            weights: None,
+            head: Head::Keep,
+        }
     }
 
     /// The description of this network for images of `channels` channels and that many `classes`.
@@ -339,7 +350,7 @@ impl ModelSpec {
         self.check_se_places(entry)?;
         let se = with_se.then_some(&self.se);
         let variant = Variant { se, channels, classes, dropout: self.dropout };
-        Ok(match entry.family {
+        let node = match entry.family {
             Family::ResNet(table) => resnet::describe(&table, &variant),
             Family::BnInception => bn_inception::describe(&variant),
             Family::InceptionV3 => inception_v3::describe(&variant),
@@ -350,7 +361,27 @@ impl ModelSpec {
             Family::Cifar { blocks } => cifar::describe(blocks, &variant),
             Family::PreAct(table) => preact::describe(&table, &variant),
             Family::Shake => shake::describe(&variant),
-        })
+        };
+        if self.drop_path == 0.0 {
+            return Ok(node);
+        }
+        self.check_drop_path(&node)?;
+        Ok(node.with_drop_path(self.drop_path))
+    }
+
+    fn check_drop_path(&self, node: &Node) -> Result<()> {
+        let rate = self.drop_path;
+        if !(0.0..1.0).contains(&rate) {
+            let message = format!("`model.drop_path` is {rate}, but it must be from 0 to less than 1");
+            return Err(usage(message).hint("0.05 to 0.2 is usual").into());
+        }
+        if node.sums() == 0 {
+            let message = format!("`model.drop_path` is {rate}, but {} has no residual sums", self.name);
+            return Err(usage(message)
+                .hint("stochastic depth leaves out branches of sums; set it to 0")
+                .into());
+        }
+        Ok(())
     }
 
     /// Refuses SE blocks in places that the network does not have.

@@ -4,6 +4,7 @@
 //! is nobody else's; batch normalisation with the ReLU behind it, and an SE block with the sum and the ReLU behind it
 //! (the authors' Axpy layer), become one operator each.
 
+use super::finite::FiniteLog;
 use super::gates::{GateLog, se_gate};
 use super::params::{Init, Param, Role, params};
 use super::{Conv, Node, Op, Pool, join};
@@ -180,6 +181,7 @@ pub(super) enum Layer {
     Add {
         branch: Vec<Layer>,
         shortcut: Vec<Layer>,
+        drop_path: f64,
     },
     Scale {
         /// Name of the SE block.
@@ -195,6 +197,7 @@ pub(super) enum Layer {
         fc1: ConvLayer,
         fc2: ConvLayer,
         shortcut: Vec<Layer>,
+        drop_path: f64,
     },
 }
 
@@ -242,8 +245,8 @@ fn lower(node: &Node, scope: &str, tensors: &HashMap<String, Tensor>, layers: &m
         Op::Scale { features, gate } => {
             Layer::Scale { name: block_name(gate, &path), features: branch(features), gate: branch(gate) }
         }
-        Op::Add { branch: residual, shortcut } => {
-            Layer::Add { branch: branch(residual), shortcut: branch(shortcut) }
+        Op::Add { branch: residual, shortcut, drop_path } => {
+            Layer::Add { branch: branch(residual), shortcut: branch(shortcut), drop_path: *drop_path }
         }
     });
 }
@@ -265,7 +268,7 @@ fn arrange(layers: &mut Vec<Layer>) {
     let mut arranged: Vec<Layer> = Vec::with_capacity(layers.len());
     for mut layer in layers.drain(..) {
         match &mut layer {
-            Layer::Add { branch: a, shortcut: b }
+            Layer::Add { branch: a, shortcut: b, .. }
             | Layer::Scale { features: a, gate: b, .. }
             | Layer::Shake { one: a, other: b } => {
                 arrange(a);
@@ -279,8 +282,8 @@ fn arrange(layers: &mut Vec<Layer>) {
             (Some(Layer::BatchNorm { norm, epsilon, .. }), Layer::Relu { .. }) => {
                 arranged.push(Layer::BatchNorm { norm, epsilon, relu: true });
             }
-            (Some(Layer::Add { branch, shortcut }), Layer::Relu { .. }) => {
-                arranged.extend(excite_add(branch, shortcut));
+            (Some(Layer::Add { branch, shortcut, drop_path }), Layer::Relu { .. }) => {
+                arranged.extend(excite_add(branch, shortcut, drop_path));
             }
             (last, layer) => arranged.extend(last.into_iter().chain([layer])),
         }
@@ -289,15 +292,17 @@ fn arrange(layers: &mut Vec<Layer>) {
 }
 
 /// The layers of relu(branch(x) + shortcut(x)): one, where the branch ends with an SE block.
-fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>) -> Vec<Layer> {
+fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>, drop_path: f64) -> Vec<Layer> {
     match branch.pop() {
         Some(Layer::Scale { name, features, gate }) if features.is_empty() => match se_fcs(gate) {
-            Ok((fc1, fc2)) => return vec![Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut }],
+            Ok((fc1, fc2)) => {
+                return vec![Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut, drop_path }];
+            }
             Err(gate) => branch.push(Layer::Scale { name, features, gate }),
         },
         last => branch.extend(last),
     }
-    vec![Layer::Add { branch, shortcut }, Layer::Relu { in_place: true }]
+    vec![Layer::Add { branch, shortcut, drop_path }, Layer::Relu { in_place: true }]
 }
 
 /// The two FCs of the gate "mean, FC, ReLU, FC, sigmoid", or another gate as it is.
@@ -317,16 +322,23 @@ pub(super) struct Pass<'a> {
     mode: Mode,
     /// Where the gates of SE blocks are noted, if someone wants them.
     gates: Option<&'a GateLog>,
+    /// What looks at all outputs, if something is wrong with them.
+    outputs: Option<&'a FiniteLog>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn of(mode: Mode) -> Self {
-        Self { mode, gates: None }
+        Self { mode, gates: None, outputs: None }
     }
 
     /// In evaluation, noting gates.
     pub(super) fn noting(gates: &'a GateLog) -> Self {
-        Self { mode: Mode::Eval, gates: Some(gates) }
+        Self { gates: Some(gates), ..Self::of(Mode::Eval) }
+    }
+
+    /// Looking at outputs.
+    pub(super) fn looking(mode: Mode, outputs: &'a FiniteLog) -> Self {
+        Self { outputs: Some(outputs), ..Self::of(mode) }
     }
 }
 
@@ -334,6 +346,9 @@ pub(super) fn run(layers: &[Layer], x: &Tensor, pass: Pass<'_>) -> Result<Tensor
     let mut x = x.shallow_clone();
     for layer in layers {
         x = layer.forward(x, pass)?;
+        if let Some(outputs) = pass.outputs {
+            outputs.look(layer, &x)?;
+        }
     }
     Ok(x)
 }
@@ -425,7 +440,9 @@ impl Layer {
                 Tensor::f_cat(&maps?, 1)
             }
             Layer::Shake { one, other } => shake(&run(one, &x, pass)?, &run(other, &x, pass)?, pass.mode),
-            Layer::Add { branch, shortcut } => run(branch, &x, pass)?.f_add(&run(shortcut, &x, pass)?),
+            Layer::Add { branch, shortcut, drop_path } => {
+                drop_paths(run(branch, &x, pass)?, *drop_path, pass.mode)?.f_add(&run(shortcut, &x, pass)?)
+            }
             Layer::Scale { name, features, gate } => {
                 let gate = run(gate, &x, pass)?;
                 if let Some(gates) = pass.gates {
@@ -433,15 +450,31 @@ impl Layer {
                 }
                 run(features, &x, pass)?.f_mul(&gate)
             }
-            Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut } => {
+            Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut, drop_path } => {
                 let u = run(branch, &x, pass)?;
                 if let Some(gates) = pass.gates {
                     gates.note(name, &se_gate(&u, fc1, fc2)?);
+                }
+                if *drop_path > 0.0 && pass.mode != Mode::Eval {
+                    let scaled = u.f_mul(&se_gate(&u, fc1, fc2)?)?;
+                    let kept = drop_paths(scaled, *drop_path, pass.mode)?;
+                    return kept.f_add(&run(shortcut, &x, pass)?)?.f_relu_();
                 }
                 excite_add_relu(&u, &run(shortcut, &x, pass)?, fc1.tensors(), fc2.tensors())
             }
         }
     }
+}
+
+/// Stochastic depth: `branch` with each sample zeroed with this probability, and the others grown so that the mean stays.
+fn drop_paths(branch: Tensor, probability: f64, mode: Mode) -> Result<Tensor, TchError> {
+    if probability == 0.0 || mode == Mode::Eval {
+        return Ok(branch);
+    }
+    let keep = 1.0 - probability;
+    let draws = Tensor::f_rand([branch.size()[0], 1, 1, 1], (Kind::Float, branch.device()))?;
+    let factors = draws.f_lt(keep)?.f_to_kind(branch.kind())?.f_mul_scalar(1.0 / keep)?;
+    branch.f_mul(&factors)
 }
 
 /// The mixture of Shake-Shake (Gastaldi 2017, "Image" level): ratios are drawn anew for each sample, for the forward

@@ -196,7 +196,7 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
             }
             (joined.expect("a concatenation has branches"), total)
         }
-        Op::Add { branch: a, shortcut: b } | Op::Shake { one: a, other: b } => {
+        Op::Add { branch: a, shortcut: b, .. } | Op::Shake { one: a, other: b } => {
             let ((output, first), (other, second)) = (trace(a, x)?, trace(b, x)?);
             assert_eq!(output, other, "the branches of a sum have one shape");
             (output, first + second)

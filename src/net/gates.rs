@@ -65,7 +65,9 @@ fn without(node: &Node, scope: &str, is_dropped: &mut dyn FnMut(&str) -> bool) -
     let op = match &node.op {
         Op::Seq(parts) => Op::Seq(parts.iter().map(|part| *inner(part)).collect()),
         Op::Concat(parts) => Op::Concat(parts.iter().map(|part| *inner(part)).collect()),
-        Op::Add { branch, shortcut } => Op::Add { branch: inner(branch), shortcut: inner(shortcut) },
+        Op::Add { branch, shortcut, drop_path } => {
+            Op::Add { branch: inner(branch), shortcut: inner(shortcut), drop_path: *drop_path }
+        }
         Op::Shake { one, other } => Op::Shake { one: inner(one), other: inner(other) },
         Op::Scale { features, gate } => {
             let kept = inner(features);

@@ -4,7 +4,9 @@
 //! * [`cost`] computes shapes, parameters and multiply-adds without allocating anything;
 //! * [`build`] makes tensors and computes with them;
 //! * [`plan`] arranges a built network for inference;
-//! * [`gates`] notes what its SE blocks let through.
+//! * [`gates`] notes what its SE blocks let through;
+//! * [`finite`] finds the layer where a computation went wrong;
+//! * [`precision`] is the number format of a computation in training.
 //!
 //! A tree has leaves (a convolution, a ReLU, …) and ways to join: one after the other ([`Op::Seq`]), a sum of two
 //! branches ([`Op::Add`]), channels side by side ([`Op::Concat`]), features scaled by a gate ([`Op::Scale`]), a
@@ -12,10 +14,12 @@
 
 pub mod build;
 pub mod cost;
+pub mod finite;
 pub mod gates;
 pub mod loss;
 pub mod params;
 pub mod plan;
+pub mod precision;
 pub mod se;
 
 /// A named part of a network. Names join with dots to parameter names; an empty name adds nothing.
@@ -107,6 +111,9 @@ pub enum Op {
         branch: Box<Node>,
         /// The way around it.
         shortcut: Box<Node>,
+        /// Stochastic depth (Huang et al. 2016): in training, F(x) of a sample is left out with this probability, below 1,
+        /// and else grows so that the mean stays.
+        drop_path: f64,
     },
     /// The channels of several branches of the same input, one after the other.
     Concat(Vec<Node>),
@@ -164,6 +171,47 @@ pub struct Pool {
 /// A part of the given name.
 pub fn node(name: &str, op: Op) -> Node {
     Node { name: name.to_string(), op }
+}
+
+impl Node {
+    /// The network with stochastic depth: the probability grows from 0 in the first residual sum to `rate` in the last,
+    /// by the same amount from each to the next (the linear rule; timm's `drop_path_rate`).
+    pub fn with_drop_path(mut self, rate: f64) -> Self {
+        let last = self.sums().saturating_sub(1).max(1);
+        let mut sum = 0;
+        self.each_sum(&mut |drop_path: &mut f64| {
+            *drop_path = rate * f64::from(sum) / f64::from(last);
+            sum += 1;
+        });
+        self
+    }
+
+    /// Number of residual sums.
+    pub fn sums(&self) -> u32 {
+        match &self.op {
+            Op::Seq(parts) | Op::Concat(parts) => parts.iter().map(Node::sums).sum(),
+            Op::Shake { one: a, other: b } | Op::Scale { features: a, gate: b } => a.sums() + b.sums(),
+            Op::Add { branch, shortcut, .. } => branch.sums() + shortcut.sums() + 1,
+            _ => 0,
+        }
+    }
+
+    /// Visits the residual sums in the order of the computation.
+    fn each_sum(&mut self, visit: &mut impl FnMut(&mut f64)) {
+        match &mut self.op {
+            Op::Seq(parts) | Op::Concat(parts) => parts.iter_mut().for_each(|part| part.each_sum(visit)),
+            Op::Shake { one: a, other: b } | Op::Scale { features: a, gate: b } => {
+                a.each_sum(visit);
+                b.each_sum(visit);
+            }
+            Op::Add { branch, shortcut, drop_path } => {
+                branch.each_sum(visit);
+                shortcut.each_sum(visit);
+                visit(drop_path);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Conv {
@@ -278,7 +326,7 @@ pub fn seq(name: &str, parts: impl IntoIterator<Item = Node>) -> Node {
 
 /// The sum of two branches.
 pub fn add(branch: Node, shortcut: Node) -> Node {
-    node("", Op::Add { branch: Box::new(branch), shortcut: Box::new(shortcut) })
+    node("", Op::Add { branch: Box::new(branch), shortcut: Box::new(shortcut), drop_path: 0.0 })
 }
 
 /// The channels of several branches, one after the other.

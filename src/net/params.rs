@@ -104,7 +104,7 @@ fn collect(node: &Node, scope: &str, found: &mut Vec<Param>) {
             push("bias", vec![*outputs], Role::Bias, Init::Uniform { bound });
         }
         Op::Seq(parts) | Op::Concat(parts) => parts.iter().for_each(|part| collect(part, &path, found)),
-        Op::Add { branch, shortcut } => {
+        Op::Add { branch, shortcut, .. } => {
             collect(branch, &path, found);
             collect(shortcut, &path, found);
         }

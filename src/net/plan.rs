@@ -82,7 +82,7 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
             Layer::ExciteAddRelu { branch, fc1, fc2, shortcut, .. } => {
                 Step::Excite { branch: arrange(branch)?, fc1, fc2, shortcut: arrange(shortcut)? }
             }
-            Layer::Add { branch, shortcut } => {
+            Layer::Add { branch, shortcut, .. } => {
                 let (mut branch, shortcut) = (arrange(branch)?, arrange(shortcut)?);
                 match branch.pop() {
                     Some(Step::Conv { conv: last, relu: false }) => {

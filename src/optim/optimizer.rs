@@ -105,6 +105,14 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Forgets the gradients without a step.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn drop_gradients(&self) -> Result<()> {
+        self.groups.iter().try_for_each(|group| drop_gradients(&group.params))
+    }
+
     /// All parameters.
     pub fn params(&self) -> Vec<Tensor> {
         self.groups.iter().flat_map(|group| group.params.iter().map(Tensor::shallow_clone)).collect()

@@ -78,8 +78,11 @@ pub enum Event {
         lr: f64,
         /// Training speed since the last such event.
         images_per_second: f64,
+        /// Share of the time that was spent on waiting for data.
+        #[serde(default)]
+        waiting: f64,
     },
-    /// An epoch is done and evaluated.
+    /// An epoch is done.
     Epoch {
         /// Pass over the data, from 1.
         epoch: u64,
@@ -89,8 +92,9 @@ pub enum Event {
         train_loss: f64,
         /// Training top-1 accuracy over the epoch, augmented and while learning.
         train_top1: f64,
-        /// The evaluation.
-        eval: Evaluation,
+        /// The evaluation, if one was due.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eval: Option<Evaluation>,
         /// That of the moving average of the weights.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ema: Option<Evaluation>,

@@ -9,7 +9,7 @@ use crate::error::{Result, TorchContext, failed, usage};
 use crate::files;
 use crate::metrics::Totals;
 use crate::net::build::{NamedTensor, Net};
-use crate::optim::{Optimizer, Plateau};
+use crate::optim::{LossScaler, Optimizer, Plateau};
 use crate::rng::fnv1a;
 use crate::weights::{self, About, Array, Arrays, safetensors};
 use anyhow::Context;
@@ -59,6 +59,12 @@ pub struct Progress {
     pub best_top1: Option<f64>,
     /// State of a plateau schedule.
     pub plateau: Plateau,
+    /// Steps without an update since the last with one (`train.on_nan: "skip"`).
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
+    /// Steps, counted from 0, that the run leaves out since it has gone back because of them (`"rollback"`).
+    #[serde(default)]
+    pub left_out: Vec<u64>,
 }
 
 /// `state.json`.
@@ -73,6 +79,8 @@ struct State {
     /// Checkpoints of older versions do not say: theirs is SGD, with as many updates as steps.
     #[serde(default)]
     optim: Option<OptimMark>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaler: Option<LossScaler>,
     files: BTreeMap<String, FileMark>,
 }
 
@@ -105,10 +113,12 @@ pub struct Parts<'a> {
     pub average: Option<&'a Net>,
     /// Its optimizer.
     pub optimizer: &'a Optimizer,
+    /// Its loss scaler.
+    pub scaler: Option<&'a LossScaler>,
 }
 
 /// When checkpoints are written, beside the end of each epoch.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSpec {
     /// After so many steps, counted from the run's beginning.
@@ -117,6 +127,18 @@ pub struct CheckpointSpec {
     /// After so many minutes since the last one.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub every_minutes: Option<f64>,
+    /// How many of those before the newest are kept, the best apart.
+    #[schemars(range(min = 1, max = MAX_KEPT))]
+    pub keep: usize,
+}
+
+/// Most checkpoints before the newest.
+const MAX_KEPT: usize = 1000;
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        Self { every_steps: None, every_minutes: None, keep: 1 }
+    }
 }
 
 impl CheckpointSpec {
@@ -127,6 +149,10 @@ impl CheckpointSpec {
     pub fn check(&self) -> Result<()> {
         if self.every_steps == Some(0) {
             return Err(usage("`checkpoint.every_steps` is 0, but it must be 1 or more").into());
+        }
+        if !(1..=MAX_KEPT).contains(&self.keep) {
+            let message = format!("`checkpoint.keep` is {}, but it must be from 1 to {MAX_KEPT}", self.keep);
+            return Err(usage(message).hint("1 keeps the checkpoint before the newest").into());
         }
         match self.every_minutes {
             Some(minutes) if !(minutes > 0.0 && minutes.is_finite()) => {
@@ -142,6 +168,15 @@ impl CheckpointSpec {
         self.every_steps.is_some_and(|steps| step.is_multiple_of(steps))
             || self.every_minutes.is_some_and(|minutes| age.as_secs_f64() >= 60.0 * minutes)
     }
+}
+
+/// Where a checkpoint goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// How many of those that were there before are kept.
+    pub earlier: usize,
 }
 
 /// A checkpoint in memory, which no later step changes.
@@ -165,7 +200,7 @@ impl Snapshot {
             classes: classes.to_vec(),
             preprocessing: preprocessing.cloned(),
         };
-        let Parts { net, average, optimizer } = parts;
+        let Parts { net, average, optimizer, scaler } = parts;
         let mut contents = vec![(MODEL, weights_of(net)), (OPTIM, optimizer.state())];
         contents.extend(average.map(|average| (EMA, weights_of(average))));
         for (_, tensor) in contents.iter_mut().flat_map(|(_, tensors)| tensors) {
@@ -185,13 +220,14 @@ impl Snapshot {
             preprocessing: preprocessing.cloned(),
             progress: progress.clone(),
             optim: Some(optim),
+            scaler: scaler.cloned(),
             files: BTreeMap::new(),
         };
         Ok(Self { about, contents, state })
     }
 
-    /// Writes it to each of the folders `dirs`, in this order.
-    fn write(mut self, dirs: &[PathBuf]) -> Result<()> {
+    /// Writes it to each of `places`, in this order.
+    fn write(mut self, places: &[Place]) -> Result<()> {
         let mut files = Vec::new();
         for (name, tensors) in &self.contents {
             let bytes = safetensors::write(tensors, &self.about)?;
@@ -200,7 +236,7 @@ impl Snapshot {
         }
         // Last, as it vouches for the others.
         files.push((STATE, serde_json::to_vec_pretty(&self.state)?));
-        dirs.iter().try_for_each(|dir| replace(dir, &files))
+        places.iter().try_for_each(|place| replace(place, &files))
     }
 }
 
@@ -211,13 +247,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins to write `snapshot` to each of the folders `dirs`, when the snapshot before is written.
+    /// Begins to write `snapshot` to each of `places`, when the snapshot before is written.
     ///
     /// # Errors
     /// When that one could not be written.
-    pub fn begin(&mut self, snapshot: Snapshot, dirs: Vec<PathBuf>) -> Result<()> {
+    pub fn begin(&mut self, snapshot: Snapshot, places: Vec<Place>) -> Result<()> {
         self.finish()?;
-        self.running = Some(thread::spawn(move || snapshot.write(&dirs)));
+        self.running = Some(thread::spawn(move || snapshot.write(&places)));
         Ok(())
     }
 
@@ -243,10 +279,10 @@ impl Drop for Writer {
     }
 }
 
-/// Puts a folder of these files in the place of `dir`; what was there is kept as `dir.previous`.
-fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
+/// Puts a folder of these files in its place; what was there is kept as `dir.previous`, what was that before as
+/// `dir.previous-2`, and so on.
+fn replace(Place { dir, earlier }: &Place, files: &[(&str, Vec<u8>)]) -> Result<()> {
     let partial = sibling(dir, "partial");
-    let previous = sibling(dir, "previous");
     remove(&partial)?;
     files::create_dir(&partial)?;
     for (name, bytes) in files {
@@ -255,10 +291,15 @@ fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
 
     let swap = || -> std::io::Result<()> {
         if dir.exists() {
-            if previous.exists() {
-                fs::remove_dir_all(&previous)?;
+            let kept: Vec<PathBuf> =
+                [dir.clone()].into_iter().chain(earlier_than(dir).take(*earlier)).collect();
+            let oldest = &kept[*earlier];
+            if oldest.exists() {
+                fs::remove_dir_all(oldest)?;
             }
-            fs::rename(dir, &previous)?;
+            for pair in kept.windows(2).rev().filter(|pair| pair[0].exists()) {
+                fs::rename(&pair[0], &pair[1])?;
+            }
         }
         fs::rename(&partial, dir)
     };
@@ -271,7 +312,16 @@ fn weights_of(net: &Net) -> Vec<(String, Tensor)> {
 
 /// Whether there is a checkpoint `dir`, or one before it.
 pub fn exists(dir: &Path) -> bool {
-    [dir.to_path_buf(), sibling(dir, "previous")].iter().any(|dir| dir.join(STATE).is_file())
+    let dirs = [dir.to_path_buf()].into_iter().chain(earlier_than(dir).take(1));
+    dirs.into_iter().any(|dir| dir.join(STATE).is_file())
+}
+
+/// The folders of the checkpoints before `dir`, from the newest back.
+fn earlier_than(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..).map(|back| match back {
+        1 => sibling(dir, "previous"),
+        _ => sibling(dir, &format!("previous-{back}")),
+    })
 }
 
 /// A checkpoint that was found whole.
@@ -282,21 +332,24 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Opens the checkpoint `dir`, or the one before it where `dir` is missing or damaged; the second value then
-    /// says why.
+    /// Opens the checkpoint `dir`, or the newest before it that is whole where `dir` is missing or damaged; the second
+    /// value then says why.
     ///
     /// # Errors
     /// When neither is whole.
     pub fn open(dir: &Path) -> Result<(Self, Option<String>)> {
         match Self::open_exactly(dir) {
             Ok(saved) => Ok((saved, None)),
-            Err(error) => match Self::open_exactly(&sibling(dir, "previous")) {
-                Ok(saved) => {
-                    let step = saved.progress().step;
-                    Ok((saved, Some(format!("{error:#}; using the one before it, of step {step}"))))
+            Err(error) => {
+                let mut earlier = earlier_than(dir).take(MAX_KEPT).filter(|dir| dir.exists());
+                match earlier.find_map(|dir| Self::open_exactly(&dir).ok()) {
+                    Some(saved) => {
+                        let step = saved.progress().step;
+                        Ok((saved, Some(format!("{error:#}; using an earlier one, of step {step}"))))
+                    }
+                    None => Err(error),
                 }
-                Err(_) => Err(error),
-            },
+            }
         }
     }
 
@@ -325,6 +378,11 @@ impl Saved {
     /// How far the run had come.
     pub fn progress(&self) -> &Progress {
         &self.state.progress
+    }
+
+    /// The loss scaler, where the run has one.
+    pub fn scaler(&self) -> Option<&LossScaler> {
+        self.state.scaler.as_ref()
     }
 
     /// What the weights belong to.

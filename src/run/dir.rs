@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/config.json       the resolved configuration          RUN/events.jsonl   one line an event
 //! RUN/provenance.jsonl  one line a start                    RUN/result.json    written when the run is done
+//! RUN/not-finite-N.json the samples of a step whose numbers are not finite
 //! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json,
 //!                                                       and ema.safetensors of runs with `train.ema`
 //! ```
@@ -15,6 +16,7 @@ use crate::report::event::Event;
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder of a new run and saves its configuration.
+    /// Makes the folder of a new run, which appears with its configuration in it: whoever else looks, or comes after a
+    /// kill, finds a run or none. (A folder that is there already, and empty, is filled at its place.)
     ///
     /// # Errors
     /// When the folder exists and is not empty, or cannot be written.
@@ -55,12 +58,30 @@ impl RunDir {
             return Err(usage(format!("{} exists already", path.display())).hint(hint).into());
         }
         let run = Self { path: path.to_path_buf() };
-        files::create_dir(&run.path.join(CHECKPOINTS))
-            .and_then(|()| run.write_json(CONFIG, experiment))
-            .map_err(|error| {
-                failed(format!("{error:#}")).hint("`--out` must name a folder that can be made and written")
-            })?;
+        run.make(experiment).map_err(|error| {
+            failed(format!("{error:#}")).hint("`--out` must name a folder that can be made and written")
+        })?;
         Ok(run)
+    }
+
+    fn make(&self, experiment: &Experiment) -> Result<()> {
+        let fill = |path: &Path| {
+            files::create_dir(&path.join(CHECKPOINTS))?;
+            write_json(&path.join(CONFIG), experiment)
+        };
+        if self.path.exists() {
+            return fill(&self.path);
+        }
+        let name = self.path.file_name().context("`--out` names no folder")?.to_string_lossy();
+        let partial = self.path.with_file_name(format!(".{name}.partial-{}", std::process::id()));
+        fill(&partial)
+            .and_then(|()| {
+                fs::rename(&partial, &self.path)
+                    .with_context(|| format!("cannot create the folder {}", self.path.display()))
+            })
+            .inspect_err(|_| {
+                let _ = fs::remove_dir_all(&partial);
+            })
     }
 
     /// A fresh path below `runs`: `runs/2026-11-24T03-10-00-fashion-mnist`.
@@ -150,6 +171,16 @@ impl RunDir {
             event: &'a Event,
         }
         self.append("events.jsonl", &Line { time: timestamp(), event })
+    }
+
+    /// Lists the samples of a step whose numbers are not finite, and says where.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn note_not_finite(&self, step: u64, what: &str, samples: &[String]) -> Result<PathBuf> {
+        let path = self.path.join(format!("not-finite-{step}.json"));
+        write_json(&path, &json!({ "step": step, "what": what, "samples": samples }))?;
+        Ok(path)
     }
 
     /// Saves what the run came to.

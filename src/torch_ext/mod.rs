@@ -7,6 +7,7 @@ pub mod excite;
 pub mod host;
 pub mod norm;
 pub mod optim;
+pub mod precision;
 
 use crate::error::{Result, failed};
 use std::ffi::{CStr, c_char, c_int};

@@ -1,9 +1,10 @@
 // One update of all parameters of a group, by fused and multi-tensor operators: the optimizers, clipping, averages.
 //
 // Parameters without a gradient are left alone. A gradient is its update's to overwrite: it is dropped afterwards.
-// Nothing here waits for the device.
+// Nothing here waits for the device but the question whether gradients are finite.
 
 #include <ATen/ATen.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/GradMode.h>
@@ -157,6 +158,32 @@ int senet_move_averages(Tensor **means, Tensor **values, size_t count, double sh
       sources.push_back(*values[i]);
     }
     if (!targets.empty()) at::_foreach_lerp_(targets, sources, share);
+  });
+}
+
+// g *= factor, and whether all of it is finite. (The operator looks first, so what it says is of g as it came.)
+int senet_scale_gradients(Tensor **params, size_t count, double factor, int *finite) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    const Group group(params, count);
+    *finite = 1;
+    if (group.empty()) return;
+    const auto options = group.grads[0].options().dtype(at::kFloat);
+    Tensor not_finite = at::zeros({1}, options);
+    at::_amp_foreach_non_finite_check_and_unscale_(group.grads, not_finite, at::full({1}, factor, options));
+    *finite = not_finite.item<float>() == 0 ? 1 : 0;  // sync: the update depends on it
+  });
+}
+
+// Whether all gradients are finite: the largest absolute value is, and no NaN is larger than another value.
+int senet_gradients_are_finite(Tensor **params, size_t count, int *finite) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    const Group group(params, count);
+    *finite = 1;
+    if (group.empty()) return;
+    const Tensor largest = at::stack(at::_foreach_norm(group.grads, INFINITY));
+    *finite = at::isfinite(largest).all().item<bool>() ? 1 : 0;  // sync: the update depends on it
   });
 }
 

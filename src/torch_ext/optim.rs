@@ -1,5 +1,5 @@
 //! One update of all parameters of a group, in one call each: the optimizers, clipping, moving averages. Parameters
-//! without a gradient are left alone. Nothing here waits for the device.
+//! without a gradient are left alone. Nothing here waits for the device but the question whether gradients are finite.
 
 use super::{checked, pointers};
 use crate::error::Result;
@@ -59,6 +59,8 @@ unsafe extern "C" {
     fn senet_clip_gradient_norm(params: List, count: usize, most: f64, epsilon: f64) -> c_int;
     fn senet_clip_gradient_values(params: List, count: usize, most: f64) -> c_int;
     fn senet_move_averages(means: List, values: List, count: usize, share: f64) -> c_int;
+    fn senet_scale_gradients(params: List, count: usize, factor: f64, finite: *mut c_int) -> c_int;
+    fn senet_gradients_are_finite(params: List, count: usize, finite: *mut c_int) -> c_int;
     fn senet_drop_gradients(params: List, count: usize) -> c_int;
 }
 
@@ -219,6 +221,32 @@ pub fn move_averages(means: &[Tensor], values: &[Tensor], share: f64) -> Result<
     // SAFETY: both arrays hold `means.len()` live tensors for the length of the call.
     let status = unsafe { senet_move_averages(means.as_ptr(), values.as_ptr(), means.len(), share) };
     checked(status, "cannot average the weights")
+}
+
+/// Multiplies the gradients of `params` by `factor`, and says whether they were all finite. Waits for the device.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn scale_gradients(params: &[Tensor], factor: f64) -> Result<bool> {
+    let params = pointers(params);
+    let mut finite = 0;
+    // SAFETY: the array holds `params.len()` live tensors for the length of the call, and `finite` is ours.
+    let status = unsafe { senet_scale_gradients(params.as_ptr(), params.len(), factor, &raw mut finite) };
+    checked(status, "cannot scale the gradients")?;
+    Ok(finite != 0)
+}
+
+/// Whether the gradients of `params` are all finite. Waits for the device.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn gradients_are_finite(params: &[Tensor]) -> Result<bool> {
+    let params = pointers(params);
+    let mut finite = 0;
+    // SAFETY: the array holds `params.len()` live tensors for the length of the call, and `finite` is ours.
+    let status = unsafe { senet_gradients_are_finite(params.as_ptr(), params.len(), &raw mut finite) };
+    checked(status, "cannot look at the gradients")?;
+    Ok(finite != 0)
 }
 
 /// Forgets the gradients of `params`.

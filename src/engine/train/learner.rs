@@ -1,0 +1,193 @@
+//! A network that learns: gradients of a batch, and the update.
+
+use super::split::{Part, Split};
+use crate::data::Normalise;
+use crate::data::augment::mix::Mix;
+use crate::data::loader::Batch;
+use crate::engine::mixing;
+use crate::engine::setup::Setup;
+use crate::error::{Result, TorchContext, failed, is_out_of_memory, torch_message};
+use crate::experiment::TrainSpec;
+use crate::net::build::{Mode, Net, overwrite};
+use crate::net::loss::Target;
+use crate::net::params::Role;
+use crate::net::precision::Precision;
+use crate::optim::{Ema, LossScaler, Optimizer};
+use crate::torch_ext::optim::{gradients_are_finite, scale_gradients};
+use tch::{Kind, TchError, Tensor};
+
+/// A network that learns.
+pub struct Learner {
+    /// The network.
+    pub net: Net,
+    /// Its optimizer.
+    pub optimizer: Optimizer,
+    /// Its moving average.
+    pub ema: Option<Ema>,
+    /// What lifts the gradients of float16 into its range.
+    pub scaler: Option<LossScaler>,
+    pub(in crate::engine) normalise: Normalise,
+    recipe: TrainSpec,
+}
+
+impl Learner {
+    /// At its first, random values.
+    ///
+    /// # Errors
+    /// When the device has not enough memory.
+    pub fn new(setup: &Setup) -> Result<Self> {
+        let recipe = setup.experiment.train.clone();
+        recipe.precision.prepare()?;
+        let build = || Net::build(&setup.node, setup.experiment.seed, setup.device);
+        let net = build()?;
+        let optimizer = Optimizer::new(&setup.experiment.optim, net.trainable())
+            .torch_context(|| "cannot prepare the optimizer".to_string())?;
+        let ema = recipe.ema.as_ref().map(|spec| Ema::new(spec, build()?, &net)).transpose()?;
+        let scaler = (recipe.precision == Precision::Fp16).then(LossScaler::default);
+        Ok(Self { net, optimizer, ema, scaler, normalise: setup.normalise(), recipe })
+    }
+
+    /// Adds `share` of the gradient of the mean loss of `batch`, mixed by `mix`, to what is there. Returns logits and loss,
+    /// float32, still on the device.
+    ///
+    /// # Errors
+    /// When libtorch refuses, for example for want of memory.
+    pub fn gradients(
+        &self,
+        batch: &Batch,
+        mix: Option<&Mix>,
+        mode: Mode,
+        share: f64,
+        split: &mut Split,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut compute = || -> Result<(Tensor, Tensor), TchError> {
+            let (images, target) = self.prepare(batch, mix)?;
+            split.lap(Part::Data);
+            let logits = self.logits(&images, mode)?;
+            let loss = self.recipe.loss.of(&logits, &target, self.recipe.label_smoothing)?;
+            split.lap(Part::Forward);
+            match share * self.scaler.as_ref().map_or(1.0, LossScaler::scale) {
+                1.0 => loss.f_backward()?,
+                factor => loss.f_mul_scalar(factor)?.f_backward()?,
+            }
+            split.lap(Part::Backward);
+            Ok((logits, loss))
+        };
+        compute().map_err(|error| self.refused(batch.len, &error))
+    }
+
+    /// Images and labels as the network and the loss take them.
+    fn prepare(&self, batch: &Batch, mix: Option<&Mix>) -> Result<(Tensor, Target), TchError> {
+        let images = self.normalise.apply(&batch.pixels)?;
+        match mix {
+            None => Ok((images, Target::plain(&batch.labels))),
+            Some(mix) => Ok((mixing::images(mix, &images)?, mixing::target(mix, &batch.labels)?)),
+        }
+    }
+
+    fn logits(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let autocast = self.recipe.precision.enter(self.net.device())?;
+        let logits = self.net.forward(images, mode)?;
+        drop(autocast);
+        logits.f_to_kind(Kind::Float)
+    }
+
+    /// Changes the weights by the gradients, at learning rate `lr`, and the average by the weights. In this order: the
+    /// gradients are divided by the loss scaler's factor, clipped, and applied; the scaler takes note.
+    ///
+    /// With `checked`, or a loss scaler, gradients are looked at first: where one is not finite, nothing is changed but the
+    /// scaler, the gradients stay for whoever wants to look at them, and false comes back.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn update(&mut self, lr: f64, checked: bool) -> Result<bool> {
+        let params = self.optimizer.params();
+        let finite = match &mut self.scaler {
+            Some(scaler) => {
+                let finite = scale_gradients(&params, scaler.scale().recip())?;
+                scaler.update(finite);
+                finite
+            }
+            None => !checked || gradients_are_finite(&params)?,
+        };
+        if !finite {
+            return Ok(false);
+        }
+        if let Some(clip) = &self.recipe.clip {
+            clip.apply(&params)?;
+        }
+        self.optimizer.step(lr)?;
+        self.ema.iter().try_for_each(|ema| ema.follow(self.optimizer.steps()))?;
+        Ok(true)
+    }
+
+    /// The first layer whose output of `batch` is not finite, if any is.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn first_not_finite(&self, batch: &Batch, mix: Option<&Mix>, mode: Mode) -> Result<Option<String>> {
+        let look = || -> Result<Option<String>, TchError> {
+            let (images, _) = self.prepare(batch, mix)?;
+            let _autocast = self.recipe.precision.enter(self.net.device())?;
+            self.net.first_not_finite(&images, mode)
+        };
+        look().torch_context(|| "cannot look at the layers' outputs".to_string())
+    }
+
+    /// The parameter nearest to the logits whose gradient is not finite, if any is.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn gradient_not_finite(&self) -> Result<Option<String>> {
+        let params: Vec<_> = self.net.trainable().collect();
+        for named in params.into_iter().rev() {
+            if !gradients_are_finite(&[named.tensor.shallow_clone()])? {
+                return Ok(Some(named.param.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies of the statistics of batch normalisation.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn statistics(&self) -> Result<Vec<Tensor>> {
+        let copies: Result<Vec<Tensor>, TchError> = self
+            .statistic_tensors()
+            .map(|tensor| {
+                let mut copy = tensor.f_empty_like()?;
+                copy.f_copy_(tensor)?;
+                Ok(copy)
+            })
+            .collect();
+        copies.torch_context(|| "cannot copy the statistics of batch normalisation".to_string())
+    }
+
+    /// Puts copies back.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn restore_statistics(&self, copies: &[Tensor]) -> Result<()> {
+        let mut pairs = self.statistic_tensors().zip(copies);
+        pairs
+            .try_for_each(|(tensor, copy)| overwrite(tensor, copy))
+            .torch_context(|| "cannot restore the statistics of batch normalisation".to_string())
+    }
+
+    fn statistic_tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let tensors = self.net.tensors().iter();
+        tensors.filter(|named| named.param.role == Role::Statistic).map(|named| &named.tensor)
+    }
+
+    /// What libtorch's refusal of a step of `images` means to the user.
+    fn refused(&self, images: usize, error: &TchError) -> anyhow::Error {
+        let problem =
+            failed(format!("cannot compute a training step of {images} images: {}", torch_message(error)));
+        if is_out_of_memory(error) {
+            problem.hint(self.recipe.in_less_memory()).into()
+        } else {
+            problem.into()
+        }
+    }
+}

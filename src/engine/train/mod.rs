@@ -1,0 +1,373 @@
+//! Training: the run, its epochs and their steps.
+
+mod learner;
+mod saver;
+pub mod split;
+pub mod step;
+mod trouble;
+
+pub use learner::Learner;
+
+use super::Context;
+use super::eval::evaluate;
+use super::setup::Setup;
+use crate::data::DataSpec;
+use crate::data::faults::Faults;
+use crate::data::loader::{Loader, Plan};
+use crate::error::{Result, failed};
+use crate::experiment::{Experiment, OnNan, TrainSpec};
+use crate::metrics::{Counters, Totals};
+use crate::models::ModelSpec;
+use crate::net::build::{Mode, Net};
+use crate::optim::{Ema, Schedule, Timeline};
+use crate::report::event::{Evaluation, Event, Tick};
+use crate::run::Checkpoint;
+use crate::run::checkpoint::Progress;
+use crate::weights::Weights;
+use saver::{Saver, restore};
+use serde::{Deserialize, Serialize};
+use split::{Part, Split};
+use std::sync::Arc;
+use std::time::Instant;
+use step::{Step, Stepped};
+
+/// What a finished run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The network.
+    pub model: String,
+    /// Its trainable parameters.
+    pub params: i64,
+    /// Its multiply-adds for one sample.
+    pub macs: i64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The evaluation after the last step.
+    pub eval: Evaluation,
+    /// The same with the moving average of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Evaluation>,
+    /// Highest top-1 accuracy of all evaluations, as a fraction; of the moving average, where there is one.
+    pub best_top1: f64,
+    /// Seconds of training, without evaluations.
+    pub train_seconds: f64,
+    /// The same for one epoch.
+    pub seconds_per_epoch: f64,
+    /// Training speed, without evaluations; runs of older versions have none.
+    #[serde(default)]
+    pub train_images_per_second: Option<f64>,
+    /// Speed of the last evaluation.
+    #[serde(default)]
+    pub eval_images_per_second: Option<f64>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished(Box<Summary>),
+    /// It was asked to stop and has saved itself after this step.
+    Interrupted {
+        /// Steps done in all.
+        step: u64,
+    },
+}
+
+/// Trains until the run is done, diverges or is asked to stop. With `resume`, goes on from the last checkpoint.
+///
+/// # Errors
+/// When data, memory or disk fail, or when the loss is no longer finite and `train.on_nan` does not help.
+pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome> {
+    let mut training = Training::begin(setup, resume, ctx)?;
+    let (start, mut evaluation) = (Instant::now(), None);
+    while !training.is_over() {
+        match training.epoch()? {
+            EpochEnd::Done => evaluation = training.close_epoch()?,
+            EpochEnd::RolledBack => {}
+            EpochEnd::Interrupted => return training.interrupt(),
+        }
+    }
+    let evaluation = match evaluation {
+        Some(evaluation) => evaluation,
+        // Resumed after the last step: its evaluation may be all that is missing.
+        None => training.evaluate()?,
+    };
+    training.finish(&evaluation, start)
+}
+
+/// A run while it goes on.
+struct Training<'a, 'c> {
+    setup: &'a Setup,
+    timeline: Timeline,
+    schedule: Schedule,
+    learner: Learner,
+    progress: Progress,
+    saver: Saver,
+    split: Split,
+    ctx: &'a mut Context<'c>,
+}
+
+/// How an epoch ended.
+enum EpochEnd {
+    /// All its steps are done.
+    Done,
+    /// Someone asked to stop.
+    Interrupted,
+    /// The run is where its last checkpoint was.
+    RolledBack,
+}
+
+impl<'a, 'c> Training<'a, 'c> {
+    fn begin(setup: &'a Setup, resume: bool, ctx: &'a mut Context<'c>) -> Result<Self> {
+        let timeline = setup.timeline()?;
+        let schedule = Schedule::new(&setup.experiment.schedule, timeline)?;
+        let mut learner = Learner::new(setup)?;
+        let mut progress = Progress::default();
+        if resume {
+            progress = restore(&mut learner, ctx)?;
+        } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
+            Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
+            learner.ema.iter().try_for_each(Ema::catch_up)?;
+        }
+        ctx.emit(&Event::Started {
+            model: setup.experiment.model.name.clone(),
+            params: setup.cost.params.trainable,
+            macs: setup.cost.macs,
+            samples: setup.train.len(),
+            total_steps: timeline.total_steps,
+            done_steps: progress.step,
+            device: format!("{:?}", setup.device).to_lowercase(),
+        })?;
+        let (saver, split) = (Saver::new(), Split::start());
+        let mut training = Self { setup, timeline, schedule, learner, progress, saver, split, ctx };
+        if training.recipe().on_nan == OnNan::Rollback && training.progress.step == 0 {
+            training.save(&[Checkpoint::Last])?;
+        }
+        Ok(training)
+    }
+
+    fn experiment(&self) -> &'a Experiment {
+        &self.setup.experiment
+    }
+
+    fn recipe(&self) -> &'a TrainSpec {
+        &self.setup.experiment.train
+    }
+
+    fn is_over(&self) -> bool {
+        self.progress.step >= self.timeline.total_steps || self.progress.plateau.exhausted
+    }
+
+    /// Trains to the end of the epoch that the run is in.
+    fn epoch(&mut self) -> Result<EpochEnd> {
+        let Timeline { steps_per_epoch, total_steps } = self.timeline;
+        let (epoch, first) = (self.progress.step / steps_per_epoch, self.progress.step % steps_per_epoch);
+        let end = ((epoch + 1) * steps_per_epoch).min(total_steps);
+        let size = self.setup.train_size(epoch, self.timeline);
+        let mut batches = self.batches(epoch, first, size)?;
+        let mut counters = Counters::new(&self.progress.epoch_totals, self.setup.device);
+        let mut logged = Instant::now();
+        self.split = Split::start();
+        while self.progress.step < end {
+            if self.ctx.stop.is_set() {
+                return Ok(EpochEnd::Interrupted);
+            }
+            self.split.lap(Part::Rest);
+            let step = self.next_step(size);
+            if self.progress.left_out.contains(&self.progress.step) {
+                batches.by_ref().take(self.recipe().accumulate).try_for_each(|batch| batch.map(drop))?;
+            } else {
+                match step.take(&mut self.learner, &mut batches, &mut counters, &mut self.split)? {
+                    Stepped::Done => self.progress.skipped_in_a_row = 0,
+                    Stepped::Overflow => {}
+                    Stepped::NotFinite(found) if self.bear(&found, step.lr)? => {
+                        return Ok(EpochEnd::RolledBack);
+                    }
+                    Stepped::NotFinite(_) => {}
+                }
+            }
+            self.progress.step += 1;
+
+            let (done, epochs) = (self.progress.step, total_steps.div_ceil(steps_per_epoch));
+            self.ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: done, total_steps });
+            let over = done == end || self.ctx.stop.is_set();
+            let saves = !over && self.saver.is_due(self.setup, done);
+            let log_every = self.timeline.steps(self.recipe().log_every).max(1);
+            if done.is_multiple_of(log_every) || over || saves {
+                self.log(&counters, epoch, step.lr, &mut logged)?;
+            }
+            if saves {
+                self.save(&[Checkpoint::Last])?;
+            }
+        }
+        Ok(EpochEnd::Done)
+    }
+
+    /// The batches of an epoch from its step `first` on, of images of `size`.
+    fn batches(&self, epoch: u64, first: u64, size: usize) -> Result<Loader> {
+        let Experiment { data, train, seed, .. } = self.experiment();
+        let data = DataSpec { size: Some(size), ..data.clone() };
+        let (samples, faults) = (Arc::clone(&self.setup.train), Arc::clone(&self.setup.train_faults));
+        let plan = Plan::train(samples, faults, &data, train.batch_size, *seed, epoch)?;
+        Ok(Loader::start(plan, first as usize * train.accumulate, data.thread_count(), self.setup.device))
+    }
+
+    fn next_step(&self, size: usize) -> Step<'a> {
+        let (experiment, number) = (self.experiment(), self.progress.step);
+        let frozen = self.timeline.steps(experiment.train.freeze_bn);
+        let thaws = number < self.timeline.total_steps.saturating_sub(frozen);
+        let whole = experiment.train.samples_per_step();
+        // What is left at an epoch's end is a smaller step.
+        let before = (number % self.timeline.steps_per_epoch) as usize * whole;
+        Step {
+            experiment,
+            number,
+            lr: experiment.peak_lr() * self.schedule.factor(number) * self.progress.plateau.factor,
+            mode: if thaws { Mode::Train } else { Mode::TrainFrozen },
+            size,
+            samples: whole.min(self.setup.draws() - before),
+            // A GPU would have to be waited for at each step.
+            checked: !self.setup.device.is_cuda() || experiment.train.on_nan != OnNan::Stop,
+        }
+    }
+
+    /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
+    fn log(&mut self, counters: &Counters, epoch: u64, lr: f64, logged: &mut Instant) -> Result<()> {
+        let totals = counters.read()?;
+        let recent = totals.since(&self.progress.epoch_totals);
+        let seconds = logged.elapsed().as_secs_f64();
+        *logged = Instant::now();
+        self.progress.epoch_totals = totals;
+        self.progress.epoch_seconds += seconds;
+        let step = self.progress.step;
+        if recent.seen == 0 {
+            // All steps since the last time were left out.
+            return Ok(());
+        }
+        if !recent.loss().is_finite() {
+            let message = format!(
+                "the training loss became {} at step {step} or just before (learning rate {lr:.3e})",
+                recent.loss()
+            );
+            return Err(failed(message).hint(DIVERGED).into());
+        }
+        tell_faults(&self.setup.train_faults, self.ctx)?;
+        let split = self.split.take();
+        self.ctx.emit(&Event::Steps {
+            epoch: epoch + 1,
+            step,
+            loss: recent.loss(),
+            lr,
+            images_per_second: recent.seen as f64 / seconds,
+            waiting: split.data / split.total(),
+        })
+    }
+
+    /// Evaluates a finished epoch, where that is due, and saves it.
+    fn close_epoch(&mut self) -> Result<Option<Evaluated>> {
+        let epoch = self.progress.step.div_ceil(self.timeline.steps_per_epoch);
+        let due =
+            self.progress.step >= self.timeline.total_steps || epoch.is_multiple_of(self.recipe().eval_every);
+        let evaluated = due.then(|| self.evaluate()).transpose()?;
+        let mut best = false;
+        if let Some(Evaluated { eval, ema, .. }) = &evaluated {
+            if !eval.loss.is_finite() {
+                // The last step before an evaluation can ruin the weights after its own loss was computed.
+                let step = self.progress.step;
+                let message = format!("the evaluation loss became {} after step {step}", eval.loss);
+                return Err(failed(message).hint(DIVERGED).into());
+            }
+            let top1 = ema.unwrap_or(*eval).top1.accuracy;
+            best = self.progress.best_top1.is_none_or(|best| top1 > best);
+            if best {
+                self.progress.best_top1 = Some(top1);
+            }
+            self.progress.plateau.observe(&self.experiment().schedule, eval.loss);
+        }
+        let (totals, seconds) = (self.progress.epoch_totals, self.progress.epoch_seconds);
+        self.progress.train_seconds += seconds;
+        self.progress.epoch_totals = Totals::default();
+        self.progress.epoch_seconds = 0.0;
+
+        // The best first: a run that is killed in between comes to this evaluation again.
+        self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
+        self.ctx.emit(&Event::Epoch {
+            epoch,
+            step: self.progress.step,
+            train_loss: totals.loss(),
+            train_top1: totals.top1_accuracy(),
+            eval: evaluated.map(|evaluated| evaluated.eval),
+            ema: evaluated.and_then(|evaluated| evaluated.ema),
+            seconds,
+            images_per_second: totals.seen as f64 / seconds,
+            best,
+        })?;
+        Ok(evaluated)
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluated> {
+        let Self { setup, learner, ctx, .. } = self;
+        let (data, faults) = (&setup.eval, &setup.eval_faults);
+        let mut evaluate =
+            |net: &Net| evaluate(&setup.experiment, net, data, faults, &learner.normalise, ctx.observer);
+        let start = Instant::now();
+        let eval = evaluate(&learner.net)?;
+        let images_per_second = eval.seen as f64 / start.elapsed().as_secs_f64();
+        let ema = learner.ema.as_ref().map(|ema| evaluate(&ema.net)).transpose()?;
+        tell_faults(faults, ctx)?;
+        Ok(Evaluated { eval, ema, images_per_second })
+    }
+
+    fn save(&mut self, checkpoints: &[Checkpoint]) -> Result<()> {
+        self.saver.save(self.setup, &self.learner, &self.progress, checkpoints, self.ctx)
+    }
+
+    /// Saves a run that was asked to stop.
+    fn interrupt(mut self) -> Result<Outcome> {
+        self.save(&[Checkpoint::Last])?;
+        self.saver.finish()?;
+        let step = self.progress.step;
+        self.ctx.emit(&Event::Interrupted { step })?;
+        Ok(Outcome::Interrupted { step })
+    }
+
+    /// Notes what a finished run came to.
+    fn finish(mut self, last: &Evaluated, start: Instant) -> Result<Outcome> {
+        self.saver.finish()?;
+        let Self { setup, timeline, progress, ctx, .. } = self;
+        ctx.emit(&Event::Finished { step: progress.step, seconds: start.elapsed().as_secs_f64() })?;
+        let epochs = progress.step as f64 / timeline.steps_per_epoch as f64;
+        let summary = Summary {
+            model: setup.experiment.model.name.clone(),
+            params: setup.cost.params.trainable,
+            macs: setup.cost.macs,
+            steps: progress.step,
+            eval: last.eval,
+            ema: last.ema,
+            best_top1: progress.best_top1.unwrap_or(last.ema.unwrap_or(last.eval).top1.accuracy),
+            train_seconds: progress.train_seconds,
+            seconds_per_epoch: progress.train_seconds / epochs,
+            train_images_per_second: Some(epochs * setup.draws() as f64 / progress.train_seconds),
+            eval_images_per_second: Some(last.images_per_second),
+        };
+        ctx.run.write_result(&summary)?;
+        Ok(Outcome::Finished(Box::new(summary)))
+    }
+}
+
+/// What to do when a loss is no longer finite.
+const DIVERGED: &str = "lower `optim.lr` or lengthen `schedule.warmup`; a checkpoint, if there is one, is from before, and \
+                        `train.on_nan` can be `skip` or `rollback`";
+
+/// Warns of samples that could not be read since the last time.
+fn tell_faults(faults: &Faults, ctx: &mut Context<'_>) -> Result<()> {
+    faults.take_news().into_iter().try_for_each(|message| ctx.emit(&Event::Warning { message }))
+}
+
+/// An evaluation, that of the moving average, and the speed of the first.
+#[derive(Clone, Copy)]
+struct Evaluated {
+    eval: Evaluation,
+    ema: Option<Evaluation>,
+    images_per_second: f64,
+}

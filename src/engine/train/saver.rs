@@ -1,0 +1,83 @@
+//! Saving a run while it goes on, and taking it up again.
+
+use super::Learner;
+use crate::engine::Context;
+use crate::engine::setup::Setup;
+use crate::error::Result;
+use crate::optim::Ema;
+use crate::report::event::Event;
+use crate::run::Checkpoint;
+use crate::run::checkpoint::{Identity, Parts, Place, Progress, Saved, Snapshot, Writer};
+use std::time::Instant;
+
+/// What saves a run.
+pub(super) struct Saver {
+    writer: Writer,
+    /// When the last snapshot was taken.
+    last: Instant,
+}
+
+impl Saver {
+    pub(super) fn new() -> Self {
+        Self { writer: Writer::default(), last: Instant::now() }
+    }
+
+    /// Whether a checkpoint is due after `step`.
+    pub(super) fn is_due(&self, setup: &Setup, step: u64) -> bool {
+        setup.experiment.checkpoint.is_due(step, self.last.elapsed())
+    }
+
+    /// Begins to save the run to these places.
+    pub(super) fn save(
+        &mut self,
+        setup: &Setup,
+        learner: &Learner,
+        progress: &Progress,
+        checkpoints: &[Checkpoint],
+        ctx: &Context<'_>,
+    ) -> Result<()> {
+        let preprocessing = setup.experiment.data.preprocessing();
+        let identity = Identity {
+            model: &setup.experiment.model.name,
+            channels: setup.train.channels(),
+            classes: setup.train.classes(),
+            preprocessing: Some(&preprocessing),
+        };
+        let parts = Parts {
+            net: &learner.net,
+            average: learner.ema.as_ref().map(|ema| &ema.net),
+            optimizer: &learner.optimizer,
+            scaler: learner.scaler.as_ref(),
+        };
+        let snapshot = Snapshot::take(identity, parts, progress)?;
+        self.last = Instant::now();
+        let place = |checkpoint: &Checkpoint| Place {
+            dir: ctx.run.checkpoint(*checkpoint),
+            earlier: match checkpoint {
+                Checkpoint::Last => setup.experiment.checkpoint.keep,
+                Checkpoint::Best => 1,
+            },
+        };
+        self.writer.begin(snapshot, checkpoints.iter().map(place).collect())
+    }
+
+    /// Waits until everything is written.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.writer.finish()
+    }
+}
+
+/// Puts the learner where the run's last checkpoint left it.
+pub(super) fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
+    let (saved, warning) = Saved::open(&ctx.run.checkpoint(Checkpoint::Last))?;
+    if let Some(message) = warning {
+        ctx.emit(&Event::Warning { message })?;
+    }
+    saved.load_weights(&learner.net)?;
+    learner.ema.iter().try_for_each(|ema: &Ema| saved.load_average(&ema.net))?;
+    saved.load_optimizer(&mut learner.optimizer)?;
+    if let (Some(scaler), Some(saved)) = (&mut learner.scaler, saved.scaler()) {
+        scaler.clone_from(saved);
+    }
+    Ok(saved.progress().clone())
+}

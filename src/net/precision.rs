@@ -1,0 +1,86 @@
+//! In which number format a network computes while it is trained.
+
+use crate::error::Result;
+use crate::torch_ext::precision::{Autocast, Half, allow_tf32};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::{Device, TchError};
+
+/// The format. Weights, statistics, gradients and the optimizer's memory are float32 in all of them, and so is every
+/// evaluation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    Fp32,
+    /// float32 whose convolutions and matrix products round their inputs to 10 bits of mantissa, on GPUs that can. On a
+    /// CPU it is float32.
+    Tf32,
+    /// Convolutions and matrix products in bfloat16.
+    Bf16,
+    /// The same in float16, with a loss scaler.
+    Fp16,
+}
+
+impl Precision {
+    /// Sets what holds for the whole process: whether float32 is rounded.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn prepare(self) -> Result<()> {
+        allow_tf32(self == Precision::Tf32)
+    }
+
+    /// The format of the forward passes until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn enter(self, device: Device) -> Result<Option<Autocast>, TchError> {
+        match self {
+            Precision::Fp32 | Precision::Tf32 => Ok(None),
+            Precision::Bf16 => Autocast::enter(device, Half::BFloat16).map(Some),
+            Precision::Fp16 => Autocast::enter(device, Half::Float16).map(Some),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::ModelSpec;
+    use crate::net::build::{Mode, Net};
+    use tch::{Kind, Tensor};
+
+    /// Logits, and the gradient of the first convolution.
+    fn step(precision: Precision) -> (Tensor, Tensor) {
+        let node = ModelSpec::named("se-resnet-20").describe(3, 10).unwrap();
+        let net = Net::build(&node, 0, Device::Cpu).unwrap();
+        tch::manual_seed(0);
+        let images = Tensor::rand([4, 3, 16, 16], (Kind::Float, Device::Cpu));
+        let autocast = precision.enter(Device::Cpu).unwrap();
+        let logits = net.forward(&images, Mode::Train).unwrap();
+        drop(autocast);
+        logits.to_kind(Kind::Float).square().mean(Kind::Float).backward();
+        let gradient = net.trainable().next().unwrap().tensor.grad();
+        (logits.detach(), gradient)
+    }
+
+    fn distance(a: &Tensor, b: &Tensor) -> f64 {
+        let norm = |t: Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+        norm(a.to_kind(Kind::Float) - b) / norm(b.shallow_clone())
+    }
+
+    #[test]
+    fn bfloat16_computes_about_the_same_in_fewer_bits() {
+        let (exact, exact_gradient) = step(Precision::Fp32);
+        let (rough, rough_gradient) = step(Precision::Bf16);
+        assert_eq!((exact.kind(), rough.kind()), (Kind::Float, Kind::BFloat16));
+        let (of_logits, of_gradient) = (distance(&rough, &exact), distance(&rough_gradient, &exact_gradient));
+        assert!(of_logits > 0.0 && of_logits < 0.05, "{of_logits}");
+        assert_eq!(rough_gradient.kind(), Kind::Float);
+        assert!(of_gradient < 0.2, "{of_gradient}");
+        // Nothing is left behind.
+        assert_eq!(step(Precision::Fp32).0, exact);
+    }
+}
