@@ -1,6 +1,8 @@
 //! Lengths of time with their unit: `"90ep"`, `"5000st"`, `"10%"`.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -82,6 +84,21 @@ impl<'de> Deserialize<'de> for Duration {
         let value = serde_json::Value::deserialize(deserializer)?;
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Duration {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A length of training with its unit: epochs, steps, or a share of the run.",
+            "type": "string",
+            "pattern": r"^(([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ep|%)|[0-9]+(\.0*)?\s*st)\s*$",
+            "examples": ["90ep", "5000st", "10%"],
+        })
     }
 }
 

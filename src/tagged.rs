@@ -4,10 +4,11 @@
 //! kinds share and a kind that may be left out. What is read here is an enum without attributes of its own kind, whose
 //! variants all have braces.
 
+use schemars::Schema;
 use serde::de::{DeserializeOwned, Error as _, Unexpected};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The key that says which.
 const KIND: &str = "kind";
@@ -103,6 +104,37 @@ pub fn write<S: Serializer>(
         whole.extend(keys);
     }
     whole.serialize(to)
+}
+
+/// What makes of a derived schema, which has the keys of all kinds beside a `oneOf` of the kinds' own, what [`Tagged::read`]
+/// takes: a closed object for each kind, or the word of one that needs nothing else. `default`, the built-in default's,
+/// may leave its `kind` out, as a configuration is laid over that.
+pub fn kinds(default: &'static str) -> impl FnMut(&mut Schema) {
+    move |schema: &mut Schema| {
+        let object = schema.ensure_object();
+        for key in ["type", "required", "additionalProperties", "unevaluatedProperties"] {
+            object.shift_remove(key);
+        }
+        let shared = object.shift_remove("properties").unwrap_or(Value::Null);
+        let Some(Value::Array(kinds)) = object.get_mut("oneOf") else { return };
+        let mut words = Vec::new();
+        for kind in kinds.iter_mut() {
+            let word = kind["properties"][KIND]["const"].clone();
+            if let (Some(own), Value::Object(shared)) = (kind["properties"].as_object_mut(), &shared) {
+                own.extend(shared.clone());
+            }
+            if kind["required"] == json!([KIND]) {
+                words.push(word.clone());
+            }
+            if let Some(required) = kind["required"].as_array_mut()
+                && word == default
+            {
+                required.retain(|key| key != KIND);
+            }
+            kind["additionalProperties"] = Value::Bool(false);
+        }
+        kinds.push(json!({ "type": "string", "enum": words }));
+    }
 }
 
 /// An error at a place within the object.

@@ -6,7 +6,6 @@ use super::commands::{RUNS, stop_flag, with_flags};
 use super::output::{Console, note, print, print_json};
 use crate::engine::{StopFlag, ablate};
 use crate::error::{Result, failed, usage};
-use crate::experiment::load::Layers;
 use crate::experiment::paper;
 use crate::experiment::sweep::{Axis, Control, Request, Seeds, Sweep, Word};
 use crate::files;
@@ -14,7 +13,6 @@ use crate::report::comparison::Results;
 use crate::report::document::with_tables;
 use crate::report::page::comparison::page;
 use crate::rng::fnv1a;
-use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -112,8 +110,8 @@ fn sweep(args: &AblateArgs) -> Result<Sweep> {
         None => None,
     };
     let is_sweep = file.is_some();
-    let (mut request, origin) = file
-        .map_or((Request::default(), String::new()), |(request, path)| (request, path.display().to_string()));
+    let (mut request, origin) =
+        file.map_or_else(|| (Request::default(), Path::new("")), |(request, path)| (request, path.as_path()));
     let flags = [
         (Axis::Variants, &args.variants),
         (Axis::Squeeze, &args.squeeze),
@@ -138,17 +136,9 @@ fn sweep(args: &AblateArgs) -> Result<Sweep> {
         None => request.control,
     };
 
-    let mut layers = Layers::default();
-    if !request.tables.is_empty() {
-        // The paper's ablations have SE blocks without biases.
-        layers.set("model.se.bias", json!(false), "--table");
-    }
-    match (&args.experiment.config, is_sweep) {
-        (Some(path), false) => layers.file(path)?,
-        (Some(_), true) if !request.base.is_null() => {
-            layers.set("", request.base.clone(), &format!("{origin}: `base`"))
-        }
-        _ => {}
+    let mut layers = request.layers(origin);
+    if let (Some(path), false) = (&args.experiment.config, is_sweep) {
+        layers.file(path)?;
     }
     request.expand(&with_flags(layers, &args.experiment)?)
 }

@@ -1,5 +1,6 @@
 //! The words that users type: clap types, and nothing that does anything.
 
+use super::config::ConfigArgs;
 use super::data::DataArgs;
 use crate::data::MAX_SIZE;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
@@ -48,6 +49,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Index, verify and pack data sets.
     Data(DataArgs),
+    /// Show, check, compare and plot configurations.
+    Config(ConfigArgs),
     /// Print a network's stages, shapes, parameters and multiply-adds.
     Summary(SummaryArgs),
     /// Time training steps or forward passes on made-up batches.

@@ -172,6 +172,9 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
     let mut console = Console::new(args.output.quiet);
     if !args.output.quiet {
         note(&format!("run: {}", run.path().display()));
+        if let Some(scaled) = setup.experiment.scaled_lr() {
+            note(&format!("learning rate {scaled}"));
+        }
     }
     let outcome =
         train::run(&setup, resume, &mut Context { run: &run, observer: &mut console, stop: &stop })?;

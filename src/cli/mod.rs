@@ -3,6 +3,7 @@
 mod ablate;
 pub mod args;
 mod commands;
+pub mod config;
 pub mod data;
 mod inspect;
 pub mod loading;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Export(args) => weights::export(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Data(args) => data::data(&args),
+        Command::Config(args) => config::config(&args),
         Command::Bench(args) => commands::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),
         Command::Completions { shell } => commands::completions(shell),

@@ -30,6 +30,7 @@ pub mod workers;
 
 use crate::error::{Result, failed, usage};
 use crate::torch_ext::host;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shards::ShardOptions;
 use std::path::PathBuf;
@@ -148,7 +149,7 @@ impl Split {
 }
 
 /// Form in which a data set is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// Whatever `data.dir` holds.
@@ -168,7 +169,7 @@ pub enum Source {
 }
 
 /// How the training crop is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Crop {
     /// As in evaluation.
@@ -180,7 +181,7 @@ pub enum Crop {
 }
 
 /// What to load and how to prepare it. `null` means: what suits the data; a run saves what it came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSpec {
     /// Form of the data.
@@ -190,14 +191,18 @@ pub struct DataSpec {
     /// List of samples that are left out of both halves, as `senet data verify` writes it.
     pub quarantine: Option<PathBuf>,
     /// Train on a seeded subset of this many samples.
+    #[schemars(range(min = 1))]
     pub limit: Option<usize>,
     /// Height and width of the network's input in pixels.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub size: Option<usize>,
     /// Training crop; `null` is `none` where all images have the network's size already, else `resized`.
     pub crop: Option<Crop>,
     /// Zeros on each side for the `pad` crop, in pixels.
+    #[schemars(range(max = MAX_SIZE))]
     pub padding: usize,
     /// The `resized` crop: smallest and largest share of the image's area.
+    #[schemars(inner(range(min = 0.001, max = 1)))]
     pub crop_area: [f64; 2],
     /// Whether training mirrors every other image.
     pub flip: bool,
@@ -209,16 +214,19 @@ pub struct DataSpec {
     /// Which samples an epoch has, in which order.
     pub sampling: sampling::Sampling,
     /// Evaluation: length of the short side before the centre crop, in pixels.
+    #[schemars(range(min = 1, max = 2 * MAX_SIZE))]
     pub resize: Option<usize>,
     /// Mean of each channel, as a fraction of 255.
     pub mean: Option<Vec<f64>>,
     /// Standard deviation of each channel, as a fraction of 255.
     pub std: Option<Vec<f64>>,
     /// Threads that prepare batches; `null` is one for each core.
+    #[schemars(range(min = 1))]
     pub threads: Option<usize>,
     /// What to do about a file that cannot be read or decoded.
     pub on_error: faults::OnError,
     /// Largest share of such files that is skipped; more stop the run.
+    #[schemars(range(min = 0, max = 1))]
     pub max_bad: f64,
     /// The made-up data set.
     pub synthetic: synthetic::SyntheticSpec,

@@ -9,10 +9,11 @@ use super::order::{shuffle_front, shuffled};
 use crate::error::{Result, usage};
 use crate::rng;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The samples of an epoch. In JSON an object that names its `kind`: `{"kind": "class-aware"}`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Sampling {
     /// Every sample once, shuffled.
@@ -23,12 +24,14 @@ pub enum Sampling {
     /// Independent draws, classes by their frequency to the power of 1 - `power`: [`weighted`] by [`rarity`].
     Weighted {
         /// 0 leaves the data as it is, 1 gives all classes the same share.
+        #[schemars(range(min = 0, max = 2))]
         power: f64,
     },
     /// Each sample several times in a row, so an epoch sees a part of the data: [`repeated`].
     Repeated {
         /// Times.
         #[serde(default = "three")]
+        #[schemars(range(min = 1, max = 100))]
         repeats: usize,
     },
 }

@@ -5,21 +5,27 @@ use super::{Dataset, Image, Split};
 use crate::error::Result;
 use crate::rng;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What to make up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SyntheticSpec {
     /// Number of classes.
+    #[schemars(range(min = 1, max = MAX_CLASSES))]
     pub classes: usize,
     /// Number of training samples.
+    #[schemars(range(min = 1, max = MAX_SAMPLES))]
     pub train: usize,
     /// Number of evaluation samples.
+    #[schemars(range(min = 1, max = MAX_SAMPLES))]
     pub eval: usize,
     /// Channels: 1 or 3.
+    #[schemars(extend("enum" = [1, 3]))]
     pub channels: usize,
     /// Height and width in pixels.
+    #[schemars(range(min = 1, max = super::MAX_SIZE))]
     pub size: usize,
 }
 

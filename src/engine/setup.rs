@@ -164,14 +164,7 @@ impl Setup {
     /// # Errors
     /// When it would have none.
     pub fn timeline(&self) -> Result<Timeline> {
-        let steps_per_epoch = self.draws().div_ceil(self.experiment.train.samples_per_step()) as u64;
-        let total_steps = self.experiment.train.duration.steps(steps_per_epoch, 0);
-        if total_steps == 0 {
-            let message =
-                format!("`train.duration` is {}, less than one step", self.experiment.train.duration);
-            return Err(usage(message).hint("for example \"2ep\" or \"500st\"").into());
-        }
-        Ok(Timeline { total_steps, steps_per_epoch })
+        self.experiment.timeline(self.experiment.steps_per_epoch(self.train.len()))
     }
 
     /// What turns bytes into the network's input.

@@ -53,9 +53,7 @@ impl Layers {
     pub fn apply_to(&self, base: &Experiment) -> Result<Experiment> {
         let mut experiment = base.clone();
         for (layer, origin) in &self.values {
-            let mut merged = serde_json::to_value(&experiment)?;
-            merge(&mut merged, layer);
-            experiment = parse(merged).map_err(|mut problem| {
+            experiment = parse(laid_over(&experiment, layer)?).map_err(|mut problem| {
                 problem.message = format!("{origin}: {}", problem.message);
                 problem
             })?;
@@ -65,7 +63,33 @@ impl Layers {
     }
 }
 
-/// Reads a file that holds one JSON object.
+/// The experiment that a file with `object` in it means; errors name no file.
+///
+/// # Errors
+/// As of [`Layers::apply_to`].
+pub fn over_default(object: &Value) -> Result<Experiment> {
+    let experiment: Experiment = parse(laid_over(&Experiment::default(), object)?)?;
+    experiment.check()?;
+    Ok(experiment)
+}
+
+fn laid_over(experiment: &Experiment, layer: &Value) -> Result<Value> {
+    let mut merged = serde_json::to_value(experiment)?;
+    merge(&mut merged, layer);
+    Ok(merged)
+}
+
+/// Where a file names its JSON Schema, for editors; no part of an experiment.
+pub const SCHEMA: &str = "$schema";
+/// What schemas themselves have there.
+const META_SCHEMA: &str = "://json-schema.org/";
+
+/// Whether an object is a JSON Schema.
+pub fn is_schema(object: &Value) -> bool {
+    object[SCHEMA].as_str().is_some_and(|uri| uri.contains(META_SCHEMA))
+}
+
+/// Reads a file that holds one JSON object, without its `$schema`.
 ///
 /// # Errors
 /// When it cannot be read or holds something else.
@@ -77,13 +101,23 @@ pub fn read_object(path: &Path) -> Result<Value> {
         };
         usage(format!("{error:#}")).hint(hint)
     })?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| {
+    let mut value: Value = serde_json::from_str(&text).map_err(|error| {
         usage(format!("{}: not JSON: {error}", path.display()))
             .hint("a configuration is one JSON object, without comments or trailing commas")
     })?;
-    if !value.is_object() {
+    if is_schema(&value) {
+        let message =
+            format!("{}: a JSON Schema, which describes configurations and is none", path.display());
+        return Err(usage(message).hint("name a configuration, or none for the built-in default").into());
+    }
+    let Some(object) = value.as_object_mut() else {
         let message = format!("{}: a JSON object is expected", path.display());
         return Err(usage(message).hint("for example {\"optim\": {\"lr\": 0.1}}").into());
+    };
+    if let Some(schema) = object.shift_remove(SCHEMA).filter(|schema| !schema.is_string()) {
+        let message =
+            format!("{}: `{SCHEMA}` is {schema}, but the place of a JSON Schema is expected", path.display());
+        return Err(usage(message).hint("for example \"configs/schema.json\"; or leave it out").into());
     }
     Ok(value)
 }
@@ -223,7 +257,8 @@ mod tests {
         assert_eq!((sgd.lr, &sgd.rule), (0.5, &Rule::Sgd { momentum: 0.9, nesterov: false }));
         assert_eq!(read(r#"{"kind": "sgd"}"#), OptimSpec::default());
         let adamw = Rule::AdamW { betas: [0.9, 0.95], eps: 1e-8 };
-        let expected = OptimSpec { lr: 1e-3, weight_decay: 0.05, no_decay: Vec::new(), rule: adamw };
+        let expected =
+            OptimSpec { lr: 1e-3, lr_per: None, weight_decay: 0.05, no_decay: Vec::new(), rule: adamw };
         assert_eq!(read(r#"{"kind": "adamw", "betas": [0.9, 0.95]}"#), expected);
         // What a later layer changes leaves the rest of the same kind alone.
         let later = set(&["optim={\"kind\":\"lamb\",\"clip\":null}", "optim.lr=0.01"]).unwrap().optim;
@@ -238,7 +273,7 @@ mod tests {
             ("optim.momentun=0.5", "unknown key `optim.momentun`, expected one of", "`momentum`"),
             (
                 "optim.knid=lamb",
-                "expected one of momentum, nesterov, lr, weight_decay, no_decay, kind",
+                "expected one of momentum, nesterov, lr, lr_per, weight_decay, no_decay, kind",
                 "`kind`",
             ),
             ("optim={\"kind\":\"adamw\",\"beta\":[0,0]}", "unknown key `optim.beta`", "`betas`"),

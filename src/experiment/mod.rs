@@ -1,12 +1,17 @@
 //! One experiment, whole: everything that decides what a run computes, on one page.
 //!
 //! Each part owns its settings (`model`, `data`, `optim`, `schedule`); this module only puts them together,
-//! reads them from JSON ([`load`]) and expands a comparison into its rows ([`sweep`]).
+//! reads them from JSON ([`load`]), describes that JSON ([`schema`]), checks files ([`validate`]), compares two experiments
+//! ([`diff`]) and expands a comparison into its rows ([`sweep`]).
 
+pub mod diff;
 pub mod load;
 pub mod paper;
+pub mod rate;
+pub mod schema;
 pub mod sizes;
 pub mod sweep;
+pub mod validate;
 
 use crate::data::augment::check::{self, Key};
 use crate::data::augment::mix::{MixSpec, Pairing};
@@ -19,6 +24,7 @@ use crate::net::loss::LossSpec;
 use crate::net::precision::Precision;
 use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
 use crate::run::checkpoint::CheckpointSpec;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sizes::SizeSpec;
@@ -31,12 +37,14 @@ pub const MAX_BATCH_SIZE: usize = 1_000_000;
 pub const MAX_THREADS: usize = 1024;
 
 /// A training run, described.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(transform = schema::names_itself)]
 pub struct Experiment {
     /// For people: what it reproduces, how to run it, what it costs, what to expect. Read by nobody else.
     pub about: Value,
     /// Short name; part of the run's folder name.
+    #[schemars(length(min = 1, max = 100))]
     pub name: String,
     /// Decides initial values, order, augmentation and made-up data.
     pub seed: u64,
@@ -53,24 +61,30 @@ pub struct Experiment {
     /// When checkpoints are written.
     pub checkpoint: CheckpointSpec,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
+    #[schemars(regex(pattern = "^(auto|cpu|cuda|cuda:[0-9]+)$"))]
     pub device: String,
     /// Threads of one operation on the CPU; `null` is libtorch's choice.
+    #[schemars(range(min = 1, max = MAX_THREADS))]
     pub threads: Option<usize>,
 }
 
 /// How long and on what the network is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSpec {
     /// Length of the run.
     pub duration: Duration,
     /// Samples in one forward and backward pass.
+    #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub batch_size: usize,
     /// Batches in one optimizer step.
+    #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub accumulate: usize,
     /// Samples in one step of evaluation; `null` is twice the training's.
+    #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub eval_batch_size: Option<usize>,
     /// Share of the target probability that is spread over all classes.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
     /// The criterion.
     pub loss: LossSpec,
@@ -90,6 +104,7 @@ pub struct TrainSpec {
     /// Size of the training images, where it is not the evaluation's.
     pub sizes: Option<SizeSpec>,
     /// Epochs between two evaluations; the last is always evaluated.
+    #[schemars(range(min = 1))]
     pub eval_every: u64,
     /// Steps between two lines of the log.
     pub log_every: Duration,
@@ -97,7 +112,7 @@ pub struct TrainSpec {
 
 /// What becomes of a step whose loss or gradients are not finite. On the CPU each step is looked at; on GPUs, which would
 /// have to be waited for, under `stop` only the loss and when it is logged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnNan {
     /// The run stops; its last checkpoint is from before.

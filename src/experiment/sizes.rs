@@ -4,24 +4,28 @@ use crate::data::MAX_SIZE;
 use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::optim::Timeline;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Height and width of the training images over the epochs: `from` until `begin`, then larger from epoch to epoch by the
 /// linear rule, in steps of `multiple`, and `to` from `end` on.
 ///
 /// A fixed size other than the evaluation's has `to` alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SizeSpec {
     /// Size in the beginning, in pixels; `null` is `to`.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub from: Option<usize>,
     /// Size in the end, in pixels; `null` is `data.size`.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub to: Option<usize>,
     /// When it begins to grow.
     pub begin: Duration,
     /// When it has grown.
     pub end: Duration,
     /// What sizes in between are multiples of, in pixels.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub multiple: usize,
 }
 

@@ -4,6 +4,7 @@
 //! by side, all else equal, with the base network ("SE") and the network without SE. What two comparisons share is one
 //! row and is trained once.
 
+use super::load::Layers;
 use super::{Experiment, load, paper};
 use crate::error::{Result, nearest, usage};
 use crate::models;
@@ -314,6 +315,19 @@ impl Request {
             request.base = load::read_object(&base)?;
         }
         Ok(Some(request))
+    }
+
+    /// What all rows start from: what the paper's tables have in common, and the `base` of the file.
+    pub fn layers(&self, file: &Path) -> Layers {
+        let mut layers = Layers::default();
+        if !self.tables.is_empty() {
+            // The paper's ablations have SE blocks without biases.
+            layers.set("model.se.bias", json!(false), "--table");
+        }
+        if !self.base.is_null() {
+            layers.set("", self.base.clone(), &format!("{}: `base`", file.display()));
+        }
+        layers
     }
 
     /// The rows, from the network and recipe of `base`.

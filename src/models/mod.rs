@@ -17,22 +17,26 @@ use crate::error::{Result, nearest, usage};
 use crate::net::cost::Shape;
 use crate::net::se::{Placement, SeSpec};
 use crate::net::{Node, dropout, identity};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 
 /// Which network, how its SE blocks are built, and what it starts from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSpec {
     /// A name of the zoo, such as `se-resnet-50`.
     #[serde(deserialize_with = "lower_case")]
+    #[schemars(schema_with = "names_schema")]
     pub name: String,
     /// Its SE blocks; nothing to a network without them.
     pub se: SeSpec,
     /// Probability of dropout, in networks that have it; `null` is what the network was made with.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: Option<f64>,
     /// Stochastic depth, in networks with residual sums: the probability with which the last of them leaves its branch
     /// out; the first never does, and those between by the linear rule.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub drop_path: f64,
     /// Weights to start from; `null` starts from random ones.
     pub weights: Option<PathBuf>,
@@ -41,13 +45,18 @@ pub struct ModelSpec {
 }
 
 /// What becomes of the classifier of weights that training starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Head {
     /// It is taken over; the number of classes must be the same.
     Keep,
     /// It starts from random values, for any number of classes.
     New,
+}
+
+/// The names of the zoo, for editors to complete; capitals are as good.
+fn names_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [{ "enum": names() }, { "type": "string", "pattern": "[A-Z]" }] })
 }
 
 /// Networks are known by lower-case names.

@@ -2,16 +2,18 @@
 
 use crate::error::{Result, usage};
 use crate::tagged::{self, Tagged};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Reduction, TchError, Tensor};
 
 /// Which criterion. A word (`"bce"`) is one with all else left out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 pub struct LossSpec(pub Criterion);
 
 /// A criterion, a mean over the N samples of a batch with logits x and target shares y of K classes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "kind", transform = tagged::kinds("cross-entropy"))]
 pub enum Criterion {
     /// - Σₖ yₖ log softmax(x)ₖ.
     CrossEntropy {},
@@ -20,6 +22,7 @@ pub enum Criterion {
     Bce {
         /// Targets above this share are 1 and all others 0; `null` leaves them as they are.
         #[serde(default)]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         target_threshold: Option<f64>,
         /// The sum over the classes instead of their mean.
         #[serde(default)]

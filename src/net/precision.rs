@@ -2,12 +2,13 @@
 
 use crate::error::Result;
 use crate::torch_ext::precision::{Autocast, Half, allow_tf32};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError};
 
 /// The format. Weights, statistics, gradients and the optimizer's memory are float32 in all of them, and so is every
 /// evaluation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// float32 throughout.

@@ -16,13 +16,15 @@
 use super::params::{Param, Role, params};
 use super::{Conv, Node, Op, add, global_avg_pool, identity, node, relu, scale, seq};
 use crate::error::{Result, usage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the SE blocks of a network are built.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeSpec {
     /// Reduction ratio r ≥ 1; 16 in the paper.
+    #[schemars(range(min = 1))]
     pub reduction: i64,
     /// Whether the two FCs have biases, as in the released nets.
     pub bias: bool,
@@ -42,7 +44,7 @@ pub struct SeSpec {
 }
 
 /// How a block is wired: the paper's way, and three that look as if they would do, the first of them in two readings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Structure {
     /// Squeeze, excitation, scale (Eqs. 2-4).
@@ -70,7 +72,7 @@ pub enum Structure {
 }
 
 /// From a feature map to the input of the FCs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Squeeze {
     /// The mean over H and W (Eq. 2).
@@ -83,7 +85,7 @@ pub enum Squeeze {
 }
 
 /// The function behind the second FC, whose values scale the features (paper Table 12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
     /// 1 / (1 + e^-x), between 0 and 1.
@@ -96,7 +98,7 @@ pub enum Gate {
 
 /// Where an SE block sits in a residual unit y = ReLU(F(x) + shortcut(x)) (paper Fig. 5, Tables 14 and 15). Three of
 /// the paper's places can be read in two ways; both are here, the one that this program takes for the paper's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// Behind the whole branch, before the sum: ReLU(SE(F(x)) + shortcut(x)).
@@ -118,7 +120,7 @@ pub enum Placement {
 }
 
 /// The hidden width of an SE block, from C/r.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
     /// C/r, rounded down, and 1 where that would be less: the paper's.

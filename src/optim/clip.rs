@@ -3,17 +3,20 @@
 use super::spec::Range;
 use crate::error::{Result, usage};
 use crate::torch_ext::optim::{clip_gradient_norm, clip_gradient_values};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// How gradients are clipped before the optimizer sees them; one of both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipSpec {
     /// All gradients together, as one vector, are at most this long (Pascanu et al. 2013; PyTorch's
     /// `clip_grad_norm_`): g ← g · min(norm / (‖g‖ + 10⁻⁶), 1).
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub norm: Option<f64>,
     /// Every value lies in [-value, value] (PyTorch's `clip_grad_value_`).
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub value: Option<f64>,
 }
 

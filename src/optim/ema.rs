@@ -4,20 +4,23 @@ use super::spec::Range;
 use crate::error::{Result, usage};
 use crate::net::build::Net;
 use crate::torch_ext::optim::move_averages;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// mean ← decay · mean + (1 - decay) · weights.
 ///
 /// Everything is averaged, the running statistics of batch normalisation too, as timm's `ModelEmaV3` does by default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmaSpec {
     /// Share of the average that is kept at an update.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub decay: f64,
     /// Whether the decay grows from 0: at update t it is at most 1 - t^(-2/3), as `ModelEmaV3` with `use_warmup`.
     pub warmup: bool,
     /// Optimizer steps for each update of the average.
+    #[schemars(range(min = 1))]
     pub every: u64,
 }
 

@@ -4,25 +4,31 @@ use super::spec::Range;
 use crate::duration::Duration;
 use crate::error::{Result, usage};
 use crate::tagged::{self, Tagged};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 
 /// How the learning rate changes: a shape, behind a warm-up.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(transform = tagged::kinds("cosine"))]
 pub struct ScheduleSpec {
     /// Length of the linear warm-up.
+    #[schemars(default)]
     pub warmup: Duration,
     /// Factor s of the warm-up's first step, and then s + (1 - s) t / warmup at step t, as PyTorch's `LinearLR` and timm
     /// have it. `null` warms up from nothing without a step at 0: (t + 1) / (warmup + 1).
+    #[schemars(default, range(min = 0, max = 1))]
     pub warmup_start: Option<f64>,
     /// What comes behind.
+    #[schemars(flatten)]
     pub shape: Shape,
 }
 
 /// The factor behind the warm-up. T is the length of the run without the warm-up, t the step counted from the warm-up's
 /// end, and t' from the run's beginning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "kind")]
 pub enum Shape {
     /// No change.
     Constant {},
@@ -30,12 +36,14 @@ pub enum Shape {
     Cosine {
         /// Factor at the end.
         #[serde(default)]
+        #[schemars(range(min = 0, max = 1))]
         end: f64,
     },
     /// A straight line from the peak to `end` times the peak; with a warm-up, FFCV's schedule: 1 + (end - 1) t / T.
     Linear {
         /// Factor at the end.
         #[serde(default)]
+        #[schemars(range(min = 0, max = 1))]
         end: f64,
     },
     /// Times `factor` after each `every` (the paper: ÷ 10 each 30 epochs): factor^⌊t' / every⌋.
@@ -44,14 +52,17 @@ pub enum Shape {
         every: Duration,
         /// What the rate is multiplied with.
         #[serde(default = "tenth")]
+        #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
         factor: f64,
     },
     /// Times `factor` at each of `milestones`, counted from the run's beginning.
     MultiStep {
         /// When the rate drops, in ascending order.
+        #[schemars(length(min = 1))]
         milestones: Vec<Duration>,
         /// What the rate is multiplied with.
         #[serde(default = "tenth")]
+        #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
         factor: f64,
     },
     /// A line up from `start` to 1 at step peak - 1, and one down to `end` at the last step: PyTorch's `OneCycleLR` with
@@ -62,9 +73,11 @@ pub enum Shape {
         peak: Duration,
         /// Factor at the first step.
         #[serde(default = "twenty_fifth")]
+        #[schemars(range(min = 0, max = 1))]
         start: f64,
         /// Factor at the last step.
         #[serde(default)]
+        #[schemars(range(min = 0, max = 1))]
         end: f64,
     },
     /// Times `factor` whenever the evaluation loss has not improved for `patience` evaluations.
@@ -74,6 +87,7 @@ pub enum Shape {
         patience: u64,
         /// What the rate is multiplied with.
         #[serde(default = "tenth")]
+        #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
         factor: f64,
         /// Drops after which training stops at the next plateau; 0 is never.
         #[serde(default)]
@@ -82,12 +96,13 @@ pub enum Shape {
     /// Schedules one after the other, each as if the run were its part.
     Sequence {
         /// The parts.
+        #[schemars(length(min = 1))]
         parts: Vec<Part>,
     },
 }
 
 /// A stretch of a run with a schedule of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// How long it is; `null`, allowed at the end, is the rest of the run.
@@ -95,8 +110,10 @@ pub struct Part {
     pub length: Option<Duration>,
     /// What all its factors are multiplied with.
     #[serde(default = "one")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub scale: f64,
     /// Its schedule.
+    #[schemars(extend("required" = ["kind"]))]
     pub schedule: ScheduleSpec,
 }
 

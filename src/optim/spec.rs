@@ -3,11 +3,12 @@
 use crate::error::{Result, usage};
 use crate::net::params::Role;
 use crate::tagged::{self, Tagged};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 
 /// Parameters that weight decay can leave alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayExemption {
     /// Gamma and beta of batch normalisation.
@@ -19,26 +20,37 @@ pub enum DecayExemption {
 }
 
 /// An optimizer: what all have, and its rule. Without `kind` it is SGD.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(transform = tagged::kinds(SGD))]
 pub struct OptimSpec {
-    /// Learning rate at the peak of the schedule.
+    /// Learning rate at the peak of the schedule: of the run, or with `lr_per` of batches of that size.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
+    /// Samples in a step that `lr` is meant for: the run's peak is then lr · samples in its steps / lr_per (Goyal et al.
+    /// 2017). `null` takes `lr` as it is written.
+    #[schemars(default, range(min = 1))]
+    pub lr_per: Option<u64>,
     /// Weight decay; what it does is the rule's affair.
+    #[schemars(range(min = 0))]
     pub weight_decay: f64,
     /// What weight decay leaves alone.
+    #[schemars(default)]
     pub no_decay: Vec<DecayExemption>,
     /// How gradients become steps.
+    #[schemars(flatten)]
     pub rule: Rule,
 }
 
 /// How a gradient g changes a parameter p. Sums and products go value by value; t counts the updates from 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "kind")]
 pub enum Rule {
     /// v ← momentum · v + g + decay · p;  p ← p - lr · v, or by Nesterov's p ← p - lr · (g + decay · p + momentum · v).
     Sgd {
         /// Share of the velocity that is kept.
         #[serde(default = "momentum")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         momentum: f64,
         /// Nesterov's form of momentum.
         #[serde(default = "yes")]
@@ -50,9 +62,11 @@ pub enum Rule {
     AdamW {
         /// β₁ and β₂.
         #[serde(default = "betas")]
+        #[schemars(inner(range(min = 0, max = 1)))]
         betas: [f64; 2],
         /// Keeps the denominator off 0.
         #[serde(default = "adamw_eps")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         eps: f64,
     },
     /// LAMB (You et al. 2020) in timm's form: u = m̂ / (√v̂ + eps) + decay · p, p ← p - lr · r · u with m̂ and v̂ as AdamW's.
@@ -61,12 +75,15 @@ pub enum Rule {
     Lamb {
         /// β₁ and β₂.
         #[serde(default = "betas")]
+        #[schemars(inner(range(min = 0, max = 1)))]
         betas: [f64; 2],
         /// Keeps the denominator off 0.
         #[serde(default = "lamb_eps")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         eps: f64,
         /// Longest gradient of the whole network (timm's `max_grad_norm`); `null` is any.
         #[serde(default = "lamb_clip")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         clip: Option<f64>,
     },
     /// RMSProp as TensorFlow has it (timm's `RMSpropTF`): g ← g + decay · p, s ← s + (1 - alpha) (g² - s) from s = 1,
@@ -74,15 +91,21 @@ pub enum Rule {
     RmspropTf {
         /// Share of the mean square that is kept.
         #[serde(default = "momentum")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         alpha: f64,
         /// Share of the last step that is kept.
         #[serde(default = "momentum")]
+        #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
         momentum: f64,
         /// Keeps the denominator off 0, inside the root.
         #[serde(default = "rmsprop_eps")]
+        #[schemars(extend("exclusiveMinimum" = 0))]
         eps: f64,
     },
 }
+
+/// The rule where none is named.
+const SGD: &str = "sgd";
 
 fn yes() -> bool {
     true
@@ -116,7 +139,7 @@ impl Default for OptimSpec {
     fn default() -> Self {
         let rule = Rule::Sgd { momentum: momentum(), nesterov: true };
         let (lr, weight_decay) = rule.usual();
-        Self { lr, weight_decay, no_decay: Vec::new(), rule }
+        Self { lr, lr_per: None, weight_decay, no_decay: Vec::new(), rule }
     }
 }
 
@@ -134,7 +157,7 @@ impl Rule {
     /// The rule's name, as `kind` has it.
     pub fn name(&self) -> &'static str {
         match self {
-            Rule::Sgd { .. } => "sgd",
+            Rule::Sgd { .. } => SGD,
             Rule::AdamW { .. } => "adamw",
             Rule::Lamb { .. } => "lamb",
             Rule::RmspropTf { .. } => "rmsprop-tf",
@@ -144,20 +167,27 @@ impl Rule {
 
 impl<'de> Deserialize<'de> for OptimSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut object = Tagged::read(deserializer, Some("sgd"))?;
-        let (lr, weight_decay) = (object.shared("lr")?, object.shared("weight_decay")?);
+        let mut object = Tagged::read(deserializer, Some(SGD))?;
+        let lr = object.shared("lr")?;
+        let lr_per = object.shared::<Option<u64>, _>("lr_per")?.flatten();
+        let weight_decay = object.shared("weight_decay")?;
         let no_decay = object.shared("no_decay")?.unwrap_or_default();
         let rule: Rule = object.rest()?;
         let usual = rule.usual();
-        Ok(Self { lr: lr.unwrap_or(usual.0), weight_decay: weight_decay.unwrap_or(usual.1), no_decay, rule })
+        let (lr, weight_decay) = (lr.unwrap_or(usual.0), weight_decay.unwrap_or(usual.1));
+        Ok(Self { lr, lr_per, weight_decay, no_decay, rule })
     }
 }
 
 impl Serialize for OptimSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { lr, weight_decay, no_decay, rule } = self;
-        let shared =
-            [("lr", json!(lr)), ("weight_decay", json!(weight_decay)), ("no_decay", json!(no_decay))];
+        let Self { lr, lr_per, weight_decay, no_decay, rule } = self;
+        let shared = [
+            ("lr", json!(lr)),
+            ("lr_per", json!(lr_per)),
+            ("weight_decay", json!(weight_decay)),
+            ("no_decay", json!(no_decay)),
+        ];
         tagged::write(serializer, shared, rule)
     }
 }
@@ -189,6 +219,10 @@ impl OptimSpec {
         }
         for (key, value, range) in figures {
             range.check(&format!("optim.{key}"), value)?;
+        }
+        if self.lr_per == Some(0) {
+            let message = "`optim.lr_per` is 0, but it must be 1 or more";
+            return Err(usage(message).hint("null takes `optim.lr` as it is written").into());
         }
         if let Rule::Sgd { momentum: 0.0, nesterov: true } = self.rule {
             let message = "`optim.nesterov` needs momentum, but `optim.momentum` is 0";

@@ -1,12 +1,12 @@
 //! What happened, as values: events while a run goes on, tables and plots when it has ended.
 //!
 //! A comparison's [`Results`](comparison::Results) become text, Markdown and CSV in [`comparison`]; what gates do
-//! becomes CSV in [`excitation`]. Both become a document in [`page`], whose drawings are in `plot`.
+//! becomes CSV in [`excitation`]. Both become a document in [`page`], whose drawings are in [`plot`].
 
 pub mod comparison;
 pub mod document;
 pub mod event;
 pub mod excitation;
 pub mod page;
-mod plot;
+pub mod plot;
 pub mod table;

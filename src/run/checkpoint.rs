@@ -13,6 +13,7 @@ use crate::optim::{LossScaler, Optimizer, Plateau};
 use crate::rng::fnv1a;
 use crate::weights::{self, About, Array, Arrays, safetensors};
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,14 +118,17 @@ pub struct Parts<'a> {
 }
 
 /// When checkpoints are written, beside the end of each epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSpec {
     /// After so many steps, counted from the run's beginning.
+    #[schemars(range(min = 1))]
     pub every_steps: Option<u64>,
     /// After so many minutes since the last one.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub every_minutes: Option<f64>,
     /// How many of those before the newest are kept, the best apart.
+    #[schemars(range(min = 1, max = MAX_KEPT))]
     pub keep: usize,
 }
 

@@ -135,12 +135,17 @@ impl RunDir {
         })
     }
 
+    /// Where its configuration lies.
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
     /// The resolved configuration.
     ///
     /// # Errors
     /// When it is missing or damaged.
     pub fn experiment(&self) -> Result<Experiment> {
-        load::read_resolved(&self.path.join(CONFIG))
+        load::read_resolved(&self.config())
     }
 
     /// Notes that a process works on this run.

@@ -75,6 +75,11 @@ impl LabDir {
         self.path.join(NOTEBOOK).is_file()
     }
 
+    /// Whether it has runs, as any comparison has that was begun; a sweep file's own folder has none.
+    pub fn has_rows(&self) -> bool {
+        self.path.join(ROWS).is_dir()
+    }
+
     /// What was compared.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use super::frame::Frame;
 use crate::error::Result;
 use rand::Rng;
 use rand_distr::StandardNormal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A map of single values.
@@ -209,16 +210,20 @@ pub fn shift(frame: &mut Frame, shift: [i32; 3]) {
 ///
 /// A strength x draws a factor evenly from max(0, 1 - x) to 1 + x, for the hue a turn from -x to x; 0 leaves the
 /// operation out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColourJitter {
     /// Strength, 0 or more.
+    #[schemars(range(min = 0, max = 100))]
     pub brightness: f64,
     /// Strength, 0 or more.
+    #[schemars(range(min = 0, max = 100))]
     pub contrast: f64,
     /// Strength, 0 or more.
+    #[schemars(range(min = 0, max = 100))]
     pub saturation: f64,
     /// Strength, 0 to 0.5 of the colour circle.
+    #[schemars(range(min = 0, max = 0.5))]
     pub hue: f64,
 }
 
@@ -261,7 +266,7 @@ impl ColourJitter {
 }
 
 /// What gets a shift of its own in [`PixelJitter`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Per {
     /// Each of the H · W · C values, as the authors describe their release (hujie-frank/SENet, issue 38).
@@ -272,11 +277,12 @@ pub enum Per {
 
 /// Random whole numbers from -`amount` to `amount`, added and clamped: the "pixel jitter" of ±20 with which the
 /// authors trained the networks that they released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PixelJitter {
     /// Largest shift, of 255.
     #[serde(default = "PixelJitter::release")]
+    #[schemars(range(min = 1))]
     pub amount: u8,
     /// What gets a shift of its own.
     pub per: Per,
@@ -317,10 +323,11 @@ impl PixelJitter {
 
 /// Random light along the principal components of ImageNet's colours (AlexNet): a shift for each channel, rounded
 /// to whole numbers and clamped. Gray images stay as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lighting {
     /// Standard deviation of the components' random factors.
+    #[schemars(range(min = 0, max = 10))]
     pub std: f64,
 }
 

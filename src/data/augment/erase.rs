@@ -4,6 +4,7 @@ use super::check::{self, Key};
 use super::frame::Frame;
 use crate::error::Result;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A rectangle in whole pixels.
@@ -20,14 +21,17 @@ pub struct Patch {
 }
 
 /// Gives a random rectangle of some images one colour.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Erase {
     /// Share of images.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
     /// Smallest and largest share of the area.
+    #[schemars(inner(range(min = 0, max = 1)))]
     pub scale: [f64; 2],
     /// Smallest and largest height over width; its logarithm is drawn evenly.
+    #[schemars(inner(range(min = 0.01, max = 100)))]
     pub ratio: [f64; 2],
 }
 

@@ -7,6 +7,7 @@ use super::check::{self, Key};
 use super::frame::Frame;
 use crate::error::Result;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a pixel between four pixels is made.
@@ -144,10 +145,11 @@ pub fn rotate(frame: &mut Frame, degrees: f64, filter: Filter) {
 
 /// A rotation by a random angle from -`degrees` to `degrees`, bilinear, black outside; the authors' release has 10.
 /// torchvision's `RandomRotation(degrees, InterpolationMode.BILINEAR)`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rotation {
     /// Largest angle, 0 to 180.
+    #[schemars(range(min = 0, max = 180))]
     pub degrees: f64,
 }
 

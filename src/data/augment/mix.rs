@@ -9,10 +9,11 @@ use super::erase::Patch;
 use crate::error::Result;
 use rand::Rng;
 use rand_distr::{Beta, Distribution};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which sample of the batch each one is mixed with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pairing {
     /// The one before it, the first with the last: torchvision's.
@@ -23,16 +24,20 @@ pub enum Pairing {
 }
 
 /// How batches are mixed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MixSpec {
     /// α of mixup; 0 is none.
+    #[schemars(range(min = 0, max = 100))]
     pub mixup: f64,
     /// α of CutMix; 0 is none.
+    #[schemars(range(min = 0, max = 100))]
     pub cutmix: f64,
     /// Share of batches that are mixed.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
     /// Share of the mixed batches that get CutMix where both are asked for.
+    #[schemars(range(min = 0, max = 1))]
     pub switch: f64,
     /// Who is mixed with whom.
     pub pairing: Pairing,

@@ -23,6 +23,7 @@ use check::Key;
 use crop::{centre_window, random_window};
 use frame::Frame;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crop::Window;
@@ -133,12 +134,12 @@ impl Transform {
 
 /// What else is done to a training image, in this order. In JSON a list of objects that name their `kind`:
 /// `[{"kind": "rand-augment", "n": 2, "m": 9}, {"kind": "erase", "p": 0.25}]`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Augment(pub Vec<Step>);
 
 /// One thing that is done to an image.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Step {
     /// Brightness, contrast, saturation and hue.
@@ -174,40 +175,47 @@ pub enum Step {
 }
 
 /// An operation without parameters, on some images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sometimes {
     /// Share of images.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
 }
 
 /// Keeps the upper bits of some images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Posterize {
     /// Bits that stay, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
     pub bits: u8,
     /// Share of images.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
 }
 
 /// Inverts the high values of some images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Solarize {
     /// Lowest value that is inverted, 0 to 256.
+    #[schemars(range(min = 0, max = 256))]
     pub threshold: f64,
     /// Share of images.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
 }
 
 /// Sharpens (more than 1) or blurs (less) some images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sharpness {
     /// 0 or more; 1 changes nothing.
+    #[schemars(range(min = 0, max = 100))]
     pub factor: f64,
     /// Share of images.
+    #[schemars(range(min = 0, max = 1))]
     pub p: f64,
 }
 

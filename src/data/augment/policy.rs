@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::geometry::{self, Affine, Filter};
 use crate::error::Result;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a policy may do to an image. Names as in torchvision.
@@ -170,12 +171,14 @@ impl Space {
 
 /// `n` random operations of one magnitude (Cubuk et al. 2019), as torchvision has it: with replacement, identity
 /// among them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandAugment {
     /// Operations for each image, 1 to 16.
+    #[schemars(range(min = 1, max = 16))]
     pub n: u8,
     /// Their bin, 0 (no or next to no change) to 30.
+    #[schemars(range(max = 30))]
     pub m: u8,
 }
 
@@ -206,7 +209,7 @@ impl RandAugment {
 }
 
 /// One random operation of a random magnitude (Müller and Hutter 2021), of the wide space.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrivialAugmentWide {}
 
@@ -220,7 +223,7 @@ impl TrivialAugmentWide {
 
 /// One of 25 random pairs of operations that were learned for ImageNet (Cubuk et al. 2018), each with a probability
 /// and a magnitude of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoAugment {}
 

@@ -3,6 +3,7 @@
 use crate::engine::setup::{OpenData, Setup};
 use crate::error::Result;
 use crate::experiment::Experiment;
+use crate::experiment::rate::rounded;
 use crate::experiment::sweep::{Row, Sweep};
 use crate::models;
 use crate::net::cost::{Cost, Shape, cost};
@@ -60,7 +61,7 @@ impl Basis {
     }
 
     fn new(base: &Experiment, input: Shape, classes: i64, [train, eval]: [usize; 2], data: String) -> Self {
-        let Experiment { train: spec, optim, model, .. } = base;
+        let Experiment { train: spec, model, .. } = base;
         let steps_per_epoch = train.div_ceil(spec.samples_per_step()) as u64;
         let epochs = spec.duration.steps(steps_per_epoch, 0) as f64 / steps_per_epoch as f64;
         let biases = if model.se.bias { "with biases" } else { "without biases" };
@@ -69,7 +70,7 @@ impl Basis {
             model.name,
             spec.duration,
             spec.samples_per_step(),
-            optim.lr,
+            rounded(base.peak_lr()),
             model.se.reduction
         );
         Self {

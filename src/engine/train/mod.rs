@@ -222,7 +222,7 @@ impl<'a, 'c> Training<'a, 'c> {
         Step {
             experiment,
             number,
-            lr: experiment.optim.lr * self.schedule.factor(number) * self.progress.plateau.factor,
+            lr: experiment.peak_lr() * self.schedule.factor(number) * self.progress.plateau.factor,
             mode: if thaws { Mode::Train } else { Mode::TrainFrozen },
             size,
             samples: whole.min(self.setup.draws() - before),

@@ -2,7 +2,8 @@
 //!
 //! A [`Plot`] is of measured points with their spread, upright over an axis of figures or lying in rows of names
 //! (drawn in `points`); [`Curves`] are lines over an axis of whole numbers (drawn in `curves`). Both are drawn on a
-//! `canvas` between two axes (`axis`), with labels that keep apart (`labels`), in markup (`svg`).
+//! `canvas` between two axes (`axis`), with labels that keep apart (`labels`), in markup (`svg`). For a terminal, `text`
+//! draws one line in braille.
 //!
 //! A drawing takes its colours from the style sheet of its page (`page.css`), and scales to the width it is given.
 
@@ -12,6 +13,7 @@ mod curves;
 mod labels;
 mod points;
 mod svg;
+pub mod text;
 
 pub use axis::Spacing;
 pub use svg::{escape, shortened};
