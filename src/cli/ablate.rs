@@ -14,6 +14,7 @@ use crate::report::comparison::Results;
 use crate::report::document::with_tables;
 use crate::report::page::comparison::page;
 use crate::rng::fnv1a;
+use crate::run::LogSpec;
 use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -170,7 +171,7 @@ fn tables(words: &[String]) -> Result<Vec<u32>> {
 /// The same settings have the same folder, so that the same command goes on; seeds, and what is compared, may differ.
 fn default_dir(sweep: &Sweep) -> Result<PathBuf> {
     let mut base = sweep.base.clone();
-    (base.seed, base.threads) = (0, None);
+    (base.seed, base.threads, base.log) = (0, None, LogSpec::default());
     let hash = fnv1a(serde_json::to_string(&base)?.as_bytes()) as u32;
     Ok(Path::new(RUNS).join(format!("ablate-{}-{hash:08x}", base.model.name)))
 }

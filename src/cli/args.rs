@@ -113,6 +113,7 @@ Examples:
   senet train --model se-resnet-50 --data IMAGENET   class folders train/ and val/
   senet train configs/fashion-mnist.json --out runs/first
   senet train --resume runs/first                    go on where it stopped
+  senet train --tensorboard                          for `tensorboard --logdir runs`, too
   senet train CONFIG --out runs/first --resume auto  begin it, or go on: for jobs that are started again
   senet train --model se-resnet-50-v1.5 --weights seresnet50.safetensors --head new --data PETS
 
@@ -129,6 +130,9 @@ pub struct TrainArgs {
     /// the run of `--out`, or goes on with it.
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
+    /// Write files of events for TensorBoard as well, to RUN/tensorboard (`log.tensorboard`).
+    #[arg(long)]
+    pub tensorboard: bool,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -18,6 +18,7 @@ use crate::models::ModelSpec;
 use crate::net::loss::LossSpec;
 use crate::net::precision::Precision;
 use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
+use crate::run::LogSpec;
 use crate::run::checkpoint::CheckpointSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +53,8 @@ pub struct Experiment {
     pub schedule: ScheduleSpec,
     /// When checkpoints are written.
     pub checkpoint: CheckpointSpec,
+    /// What is written for other programs to show.
+    pub log: LogSpec,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
     pub device: String,
     /// Threads of one operation on the CPU; `null` is libtorch's choice.
@@ -122,6 +125,7 @@ impl Default for Experiment {
             optim: OptimSpec::default(),
             schedule: ScheduleSpec::default(),
             checkpoint: CheckpointSpec::default(),
+            log: LogSpec::default(),
             device: "auto".to_string(),
             threads: None,
         }

@@ -10,3 +10,4 @@ pub mod excitation;
 pub mod page;
 mod plot;
 pub mod table;
+pub mod tensorboard;
