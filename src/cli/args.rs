@@ -36,7 +36,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Train variants of a network under one recipe and compare them in a table.
     Ablate(AblateArgs),
-    /// Print the tables of a comparison again, from its records.
+    /// Print the tables of a comparison again, or of runs, from their records.
     Report(ReportArgs),
     /// Look into a trained network.
     Inspect(InspectArgs),
@@ -395,13 +395,16 @@ Examples:
   senet report runs/ablate-se-resnet-20-1234abcd
   senet report runs/lab --format markdown > table.md
   senet report runs/lab --into RESULTS.md
+  senet report runs/seed-*                     runs by themselves, and means over seeds
+  senet report runs/seed-* --into RESULTS.md
 
 With --into, the lines of FILE between `<!-- senet report KEY -->` and `<!-- end of report -->` are replaced by the table
 of the comparison KEY (ratios, variants, squeeze, gate, stages, placement, …; `setting` is data and recipe); all else
-stays as it is.")]
+stays as it is. The KEY of runs is `runs NAME`, where NAME is the name in their configuration, or `runs` for all.")]
 pub struct ReportArgs {
-    /// Folder of the comparison.
-    pub dir: PathBuf,
+    /// Folder of the comparison, or folders of runs.
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
     /// Form of the tables.
     #[arg(long, value_enum, default_value_t = Format::Text, conflicts_with = "into")]
     pub format: Format,
@@ -410,7 +413,7 @@ pub struct ReportArgs {
     pub into: Option<PathBuf>,
 }
 
-/// Form of a comparison's tables.
+/// Form of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For a terminal.

@@ -9,6 +9,7 @@ pub mod eval;
 pub mod inspect;
 pub mod mixing;
 pub mod predict;
+pub mod runs;
 pub mod setup;
 pub mod train;
 pub mod trained;
