@@ -11,3 +11,4 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/senet/golden-venv
 mv tests/golden/augment.json.new tests/golden/augment.json
 "$venv/bin/python" scripts/golden_optim.py
 "$venv/bin/python" scripts/golden_meta.py
+"$venv/bin/python" scripts/golden_tensorboard.py

@@ -1,18 +1,16 @@
-//! `senet ablate` and `senet report`.
+//! `senet ablate`.
 
 use super::INTERRUPTED;
-use super::args::{AblateArgs, ControlRow, Format, ReportArgs};
+use super::args::{AblateArgs, ControlRow};
 use super::commands::{RUNS, stop_flag, with_flags};
 use super::output::{Console, note, print, print_json};
 use crate::engine::{StopFlag, ablate};
 use crate::error::{Result, failed, usage};
 use crate::experiment::paper;
 use crate::experiment::sweep::{Axis, Control, Request, Seeds, Sweep, Word};
-use crate::files;
 use crate::report::comparison::Results;
-use crate::report::document::with_tables;
-use crate::report::page::comparison::page;
 use crate::rng::fnv1a;
+use crate::run::LogSpec;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,38 +67,6 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
             Ok(INTERRUPTED)
         }
     }
-}
-
-pub(super) fn report(args: &ReportArgs) -> Result<u8> {
-    let results = ablate::report(&args.dir)?;
-    let Some(path) = &args.into else {
-        match args.format {
-            Format::Text => print(&results.text())?,
-            Format::Markdown => print(results.markdown().trim_end())?,
-            Format::Csv => print(results.csv().trim_end())?,
-            Format::Html => print(page(&results).trim_end())?,
-            Format::Json => print_json(&results)?,
-        }
-        return Ok(0);
-    };
-    let table = |key: &str| match key {
-        "setting" => Some(results.setting_markdown()),
-        key => Some(results.table(results.comparisons.iter().find(|one| one.key == key)?).markdown()),
-    };
-    let (document, count) = with_tables(&files::read_text(path)?, table)
-        .map_err(|error| error.context(format!("cannot put tables into {}", path.display())))?;
-    if count == 0 {
-        let keys: Vec<_> = results.comparisons.iter().map(|one| one.key.as_str()).collect();
-        let message = format!("{} has no marker for any table of {}", path.display(), args.dir.display());
-        let hint = format!(
-            "`<!-- senet report KEY -->` and `<!-- end of report -->`, where KEY is setting, {}",
-            keys.join(", ")
-        );
-        return Err(failed(message).hint(hint).into());
-    }
-    files::write_atomic(path, document.as_bytes())?;
-    note(&format!("{count} table(s) put into {}", path.display()));
-    Ok(0)
 }
 
 /// What the file and the flags ask for.
@@ -160,7 +126,7 @@ fn tables(words: &[String]) -> Result<Vec<u32>> {
 /// The same settings have the same folder, so that the same command goes on; seeds, and what is compared, may differ.
 fn default_dir(sweep: &Sweep) -> Result<PathBuf> {
     let mut base = sweep.base.clone();
-    (base.seed, base.threads) = (0, None);
+    (base.seed, base.threads, base.log) = (0, None, LogSpec::default());
     let hash = fnv1a(serde_json::to_string(&base)?.as_bytes()) as u32;
     Ok(Path::new(RUNS).join(format!("ablate-{}-{hash:08x}", base.model.name)))
 }

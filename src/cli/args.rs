@@ -37,7 +37,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Train variants of a network under one recipe and compare them in a table.
     Ablate(AblateArgs),
-    /// Print the tables of a comparison again, from its records.
+    /// Print the tables of a comparison again, or of runs, from their records.
     Report(ReportArgs),
     /// Look into a trained network.
     Inspect(InspectArgs),
@@ -116,6 +116,7 @@ Examples:
   senet train --model se-resnet-50 --data IMAGENET   class folders train/ and val/
   senet train configs/fashion-mnist.json --out runs/first
   senet train --resume runs/first                    go on where it stopped
+  senet train --tensorboard                          for `tensorboard --logdir runs`, too
   senet train CONFIG --out runs/first --resume auto  begin it, or go on: for jobs that are started again
   senet train --model se-resnet-50-v1.5 --weights seresnet50.safetensors --head new --data PETS
 
@@ -132,6 +133,9 @@ pub struct TrainArgs {
     /// the run of `--out`, or goes on with it.
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
+    /// Write files of events for TensorBoard as well, to RUN/tensorboard (`log.tensorboard`).
+    #[arg(long)]
+    pub tensorboard: bool,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -394,13 +398,16 @@ Examples:
   senet report runs/ablate-se-resnet-20-1234abcd
   senet report runs/lab --format markdown > table.md
   senet report runs/lab --into RESULTS.md
+  senet report runs/seed-*                     runs by themselves, and means over seeds
+  senet report runs/seed-* --into RESULTS.md
 
 With --into, the lines of FILE between `<!-- senet report KEY -->` and `<!-- end of report -->` are replaced by the table
 of the comparison KEY (ratios, variants, squeeze, gate, stages, placement, …; `setting` is data and recipe); all else
-stays as it is.")]
+stays as it is. The KEY of runs is `runs NAME`, where NAME is the name in their configuration, or `runs` for all.")]
 pub struct ReportArgs {
-    /// Folder of the comparison.
-    pub dir: PathBuf,
+    /// Folder of the comparison, or folders of runs.
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
     /// Form of the tables.
     #[arg(long, value_enum, default_value_t = Format::Text, conflicts_with = "into")]
     pub format: Format,
@@ -409,7 +416,7 @@ pub struct ReportArgs {
     pub into: Option<PathBuf>,
 }
 
-/// Form of a comparison's tables.
+/// Form of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For a terminal.

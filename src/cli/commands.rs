@@ -19,7 +19,7 @@ use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
 use crate::report::table::{Table, grouped, percent};
-use crate::run::{Checkpoint, Provenance, RunDir, checkpoint};
+use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
@@ -85,9 +85,16 @@ fn requeue_flag(stop: &StopFlag) -> Result<StopFlag> {
 /// A run to train: what it needs, its folder, and whether it goes on from a checkpoint.
 type Started = (Setup, RunDir, bool);
 
+/// What the words ask to train.
+fn asked(args: &TrainArgs) -> Result<Experiment> {
+    let mut experiment = experiment(&args.experiment)?;
+    experiment.log.tensorboard |= args.tensorboard;
+    Ok(experiment)
+}
+
 /// A new run.
 fn begin(args: &TrainArgs) -> Result<Started> {
-    let setup = Setup::for_training(experiment(&args.experiment)?)?;
+    let setup = Setup::for_training(asked(args)?)?;
     let name = &setup.experiment.name;
     let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
     let run = RunDir::create(&path, &setup.experiment)?;
@@ -97,9 +104,10 @@ fn begin(args: &TrainArgs) -> Result<Started> {
 /// An earlier run, as it was configured.
 fn go_on(args: &TrainArgs, run: RunDir) -> Result<Started> {
     let mut experiment = run.experiment()?;
-    // Where the run goes on is no part of what it computes.
+    // Where the run goes on, and what it logs, is no part of what it computes.
     experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
     experiment.threads = args.experiment.threads.or(experiment.threads);
+    experiment.log.tensorboard |= args.tensorboard;
     // A run that broke before its first checkpoint begins anew, in the folder that it has already.
     let begun = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
     Ok((Setup::for_training(experiment)?, run, begun))
@@ -115,16 +123,19 @@ fn begin_or_go_on(args: &TrainArgs) -> Result<Started> {
         return begin(args);
     }
     let run = RunDir::open(path)?;
-    let asked = Setup::new(experiment(&args.experiment)?)?.experiment;
-    let (setup, run, begun) = go_on(args, run)?;
-    let same_place =
-        |experiment: &Experiment| Experiment { device: String::new(), threads: None, ..experiment.clone() };
+    let asked = Setup::new(asked(args)?)?.experiment;
+    let (mut setup, run, begun) = go_on(args, run)?;
+    let same_place = |experiment: &Experiment| {
+        let log = LogSpec::default();
+        Experiment { device: String::new(), threads: None, log, ..experiment.clone() }
+    };
     if same_place(&asked) != same_place(&setup.experiment) {
         let message = format!("{} was begun with another configuration", path.display());
         return Err(usage(message)
             .hint("name another folder, or `--resume RUN` alone goes on as it was")
             .into());
     }
+    setup.experiment.log = asked.log;
     Ok((setup, run, begun))
 }
 
@@ -176,8 +187,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
             note(&format!("learning rate {scaled}"));
         }
     }
-    let outcome =
-        train::run(&setup, resume, &mut Context { run: &run, observer: &mut console, stop: &stop })?;
+    let outcome = train::run(&setup, resume, &mut Context::new(&run, &mut console, &stop))?;
     drop(console);
     match outcome {
         train::Outcome::Finished(summary) if args.output.json => {

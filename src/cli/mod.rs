@@ -8,6 +8,7 @@ pub mod data;
 mod inspect;
 pub mod loading;
 mod output;
+mod report;
 mod weights;
 
 use crate::error::Result;
@@ -65,7 +66,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Ablate(args) => ablate::ablate(&args),
-        Command::Report(args) => ablate::report(&args),
+        Command::Report(args) => report::report(&args),
         Command::Inspect(InspectArgs { what: InspectWhat::Excitation(args) }) => inspect::excitation(&args),
         Command::Predict(args) => weights::predict(&args),
         Command::Import(args) => weights::import(&args),

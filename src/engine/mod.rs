@@ -9,13 +9,14 @@ pub mod eval;
 pub mod inspect;
 pub mod mixing;
 pub mod predict;
+pub mod runs;
 pub mod setup;
 pub mod train;
 pub mod trained;
 
 use crate::error::Result;
 use crate::report::event::{Event, Observer};
-use crate::run::RunDir;
+use crate::run::{EventFile, LogSpec, RunDir};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,12 +44,29 @@ pub struct Context<'a> {
     pub observer: &'a mut dyn Observer,
     /// Whether to stop.
     pub stop: &'a StopFlag,
+    /// For TensorBoard, where that is asked for, once training begins.
+    tensorboard: Option<EventFile>,
 }
 
-impl Context<'_> {
-    /// Tells the observer and the run's history.
+impl<'a> Context<'a> {
+    /// Of a run.
+    pub fn new(run: &'a RunDir, observer: &'a mut dyn Observer, stop: &'a StopFlag) -> Self {
+        Self { run, observer, stop, tensorboard: None }
+    }
+
+    /// The run goes on after `step`, be it 0: what its records tell of later steps counts no more.
+    fn goes_on_after(&mut self, step: u64, log: &LogSpec) -> Result<()> {
+        self.run.forget_events_after(step)?;
+        if log.tensorboard && self.tensorboard.is_none() {
+            self.tensorboard = Some(EventFile::create(self.run)?);
+        }
+        self.tensorboard.iter_mut().try_for_each(|file| file.goes_on_after(step))
+    }
+
+    /// Tells the observer and the run's records.
     fn emit(&mut self, event: &Event) -> Result<()> {
         self.observer.event(event);
-        self.run.note_event(event)
+        self.run.note_event(event)?;
+        self.tensorboard.iter_mut().try_for_each(|file| file.note(event))
     }
 }

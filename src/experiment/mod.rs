@@ -23,6 +23,7 @@ use crate::models::ModelSpec;
 use crate::net::loss::LossSpec;
 use crate::net::precision::Precision;
 use crate::optim::{ClipSpec, EmaSpec, OptimSpec, ScheduleSpec};
+use crate::run::LogSpec;
 use crate::run::checkpoint::CheckpointSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub struct Experiment {
     pub schedule: ScheduleSpec,
     /// When checkpoints are written.
     pub checkpoint: CheckpointSpec,
+    /// What is written for other programs to show.
+    pub log: LogSpec,
     /// `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
     #[schemars(regex(pattern = "^(auto|cpu|cuda|cuda:[0-9]+)$"))]
     pub device: String,
@@ -137,6 +140,7 @@ impl Default for Experiment {
             optim: OptimSpec::default(),
             schedule: ScheduleSpec::default(),
             checkpoint: CheckpointSpec::default(),
+            log: LogSpec::default(),
             device: "auto".to_string(),
             threads: None,
         }

@@ -9,4 +9,6 @@ pub mod event;
 pub mod excitation;
 pub mod page;
 pub mod plot;
+pub mod runs;
 pub mod table;
+pub mod tensorboard;

@@ -6,8 +6,10 @@
 //! RUN/not-finite-N.json the samples of a step whose numbers are not finite
 //! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json,
 //!                                                       and ema.safetensors of runs with `train.ema`
+//! RUN/tensorboard/      files of events, one a start (`log.tensorboard`)
 //! ```
 
+use super::history::{EVENTS, STARTS};
 use super::{Provenance, timestamp};
 use crate::error::{Result, failed, usage};
 use crate::experiment::{Experiment, load};
@@ -153,7 +155,7 @@ impl RunDir {
     /// # Errors
     /// When the folder cannot be written.
     pub fn note_start(&self, provenance: &Provenance) -> Result<()> {
-        self.append("provenance.jsonl", provenance)
+        self.append(STARTS, provenance)
     }
 
     /// Appends to the history.
@@ -167,7 +169,7 @@ impl RunDir {
             #[serde(flatten)]
             event: &'a Event,
         }
-        self.append("events.jsonl", &Line { time: timestamp(), event })
+        self.append(EVENTS, &Line { time: timestamp(), event })
     }
 
     /// Lists the samples of a step whose numbers are not finite, and says where.

@@ -2,9 +2,13 @@
 
 pub mod checkpoint;
 mod dir;
+mod history;
 mod lab;
 mod provenance;
+mod tensorboard;
 
 pub use dir::{Checkpoint, RunDir};
+pub use history::History;
 pub use lab::{LabDir, Lock};
 pub use provenance::{Provenance, timestamp};
+pub use tensorboard::{EventFile, LogSpec};

@@ -1,17 +1,17 @@
 //! Where a run's numbers came from.
 
 use crate::torch_ext;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use tch::Device;
 
 /// What else, beside the configuration, decides what a run computes.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Version of this program.
-    pub senet: &'static str,
+    pub senet: String,
     /// Git revision that it was built from; `-dirty` where the tree had changes.
-    pub revision: &'static str,
+    pub revision: String,
     /// Version of libtorch.
     pub libtorch: String,
     /// Where it computes.
@@ -30,8 +30,8 @@ impl Provenance {
     /// Of this process.
     pub fn here(device: Device) -> Self {
         Self {
-            senet: env!("CARGO_PKG_VERSION"),
-            revision: env!("SENET_GIT_REVISION"),
+            senet: env!("CARGO_PKG_VERSION").to_string(),
+            revision: env!("SENET_GIT_REVISION").to_string(),
             libtorch: torch_ext::torch_version(),
             device: format!("{device:?}").to_lowercase(),
             cpu_capability: torch_ext::cpu_capability(),

@@ -19,7 +19,7 @@ use crate::experiment::sweep::{Row, Sweep};
 use crate::metrics::median;
 use crate::report::comparison::{Measured, Results, State};
 use crate::report::event::{Evaluation, Observer};
-use crate::run::{Checkpoint, LabDir, Provenance, RunDir, checkpoint};
+use crate::run::{Checkpoint, LabDir, LogSpec, Provenance, RunDir, checkpoint};
 use basis::Basis;
 use serde::{Deserialize, Serialize};
 use speed::{Speed, Speeds};
@@ -278,9 +278,10 @@ impl Lab {
     }
 }
 
-/// What two comparisons must have in common to share a folder: all but seeds and the place where they run.
+/// What two comparisons must have in common to share a folder: all but seeds, the place where they run, and what
+/// they log.
 fn comparable(base: &Experiment, seed: u64) -> Experiment {
-    Experiment { seed, device: String::new(), threads: None, ..base.clone() }
+    Experiment { seed, device: String::new(), threads: None, log: LogSpec::default(), ..base.clone() }
 }
 
 /// One run, made or found.
@@ -295,7 +296,7 @@ fn one(
     let run = open_run(&setup, path)?;
     run.note_start(&Provenance::here(setup.device))?;
     let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
-    train::run(&setup, resume, &mut Context { run: &run, observer, stop })
+    train::run(&setup, resume, &mut Context::new(&run, observer, stop))
 }
 
 /// The run's folder, made or found.

@@ -129,6 +129,7 @@ impl<'a, 'c> Training<'a, 'c> {
             Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
             learner.ema.iter().try_for_each(Ema::catch_up)?;
         }
+        ctx.goes_on_after(progress.step, &setup.experiment.log)?;
         ctx.emit(&Event::Started {
             model: setup.experiment.model.name.clone(),
             params: setup.cost.params.trainable,
@@ -289,8 +290,7 @@ impl<'a, 'c> Training<'a, 'c> {
         self.progress.epoch_totals = Totals::default();
         self.progress.epoch_seconds = 0.0;
 
-        // The best first: a run that is killed in between comes to this evaluation again.
-        self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
+        // Before the checkpoint: what is told after it, a run that is killed in between never tells.
         self.ctx.emit(&Event::Epoch {
             epoch,
             step: self.progress.step,
@@ -302,6 +302,8 @@ impl<'a, 'c> Training<'a, 'c> {
             images_per_second: totals.seen as f64 / seconds,
             best,
         })?;
+        // The best first: a run that is killed in between comes to this evaluation again.
+        self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
         Ok(evaluated)
     }
 
