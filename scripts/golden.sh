@@ -10,5 +10,6 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/senet/golden-venv
 "$venv/bin/python" scripts/golden_augment.py >tests/golden/augment.json.new
 mv tests/golden/augment.json.new tests/golden/augment.json
 "$venv/bin/python" scripts/golden_optim.py
+"$venv/bin/python" scripts/golden_evaluation.py
 "$venv/bin/python" scripts/golden_meta.py
 "$venv/bin/python" scripts/golden_tensorboard.py

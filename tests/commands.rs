@@ -204,7 +204,7 @@ fn class_folders_train() {
     let refused = sandbox.senet("eval run --data strange");
     assert_eq!(refused.code, 1);
     assert!(
-        refused.stderr.contains("class `grey` where the network was trained for `green`"),
+        refused.stderr.contains("class `grey`, which is none of the 3 that the network was trained for"),
         "{}",
         refused.stderr
     );

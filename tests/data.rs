@@ -217,7 +217,7 @@ fn shards_are_what_was_packed() {
     refused(&sandbox, "train --data flat/*.tar", 2, &["does not say which half", "hint"]);
     // Classes of another data set, and labels beyond them.
     sandbox.write("flat/classes.txt", "blue\ngrey\nred\n");
-    let parts = ["class `grey` where the network was trained for `green`"];
+    let parts = ["class `grey`, which is none of the 3 that the network was trained for", "hint"];
     refused(&sandbox, "eval folders --data flat", 1, &parts);
     sandbox.write("flat/classes.txt", "blue\ngreen\n");
     refused(

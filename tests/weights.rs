@@ -320,7 +320,7 @@ fn a_run_predicts_and_its_weights_evaluate_elsewhere() {
     }
     write_class_folders(&sandbox, "other", &["cow", "dog"], 1, 1);
     let words = "eval --weights run.safetensors --data other";
-    refused(&sandbox, words, 1, &["class `cow` where the network was trained for `cat`"]);
+    refused(&sandbox, words, 1, &["class `cow`, which is none of the 2 that the network was trained for"]);
     sandbox.succeed(&format!("train {TINY} --out gray --quiet"));
     let gray = sandbox.succeed("predict --run gray data/val/cat --json").json();
     assert_eq!(gray.as_array().unwrap().len(), 3, "colour images come to a gray network as gray");

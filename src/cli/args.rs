@@ -3,6 +3,7 @@
 use super::config::ConfigArgs;
 use super::data::DataArgs;
 use crate::data::MAX_SIZE;
+use crate::data::views::Views;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
 use crate::net::se::Rounding;
 use crate::run::Checkpoint;
@@ -148,7 +149,17 @@ Examples:
   senet eval --top5                      the newest run
   senet eval runs/first --checkpoint best --json
   senet eval --weights seresnet50.safetensors --model se-resnet-50-v1.5 --data IMAGENET
-  senet eval --without-se stage5         what the trained SE blocks of the last stage are worth")]
+  senet eval --without-se stage5         what the trained SE blocks of the last stage are worth
+  senet eval runs/first --size 320 --crop-ratio 1.0 --crops flip
+                                         larger images than in training, whole, and their mirror images
+  senet eval runs/first --labels real.json --data IMAGENET
+                                         by ImageNet-ReaL's labels, too
+  senet eval runs/first --data IMAGENET-R --subset
+                                         200 of the classes, and guesses among these alone
+  senet eval --calibration --per-class classes.csv --confusion matrix.csv --predictions images.csv
+
+Classes are found by their names, whatever the order of their folders; folders 0 to 999 (ImageNet-V2) are ImageNet's
+labels. Of several crops the logits are averaged, and the loss is that of the mean.")]
 pub struct EvalArgs {
     /// What to evaluate.
     #[command(flatten)]
@@ -156,12 +167,81 @@ pub struct EvalArgs {
     /// Print top-5 as well.
     #[arg(long)]
     pub top5: bool,
+    /// How to look at images.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// What else to tell.
+    #[command(flatten)]
+    pub details: DetailArgs,
     /// Leave trained SE blocks out: `all`, a stage (`stage5`), or the start of a block's name (`layer4.2`).
     #[arg(long, value_name = "BLOCKS,…", value_delimiter = ',')]
     pub without_se: Vec<String>,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// How an evaluation looks at images.
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// Height and width of the crop; default: what the network was trained for.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=MAX_SIZE as i64))]
+    pub size: Option<u32>,
+    /// Short side of the image before it is cropped; default: such that the crop's share of it stays.
+    #[arg(long, value_name = "PIXELS", conflicts_with = "crop_ratio",
+          value_parser = clap::value_parser!(u32).range(1..=2 * MAX_SIZE as i64))]
+    pub resize: Option<u32>,
+    /// The crop's share of that short side instead, up to 1: 0.875 is 224 of 256.
+    #[arg(long, value_name = "RATIO", value_parser = ratio, allow_negative_numbers = true)]
+    pub crop_ratio: Option<f64>,
+    /// Crops of an image.
+    #[arg(long, value_enum, default_value_t = Crops::Center)]
+    pub crops: Crops,
+    /// Where the data has only some of the network's classes: guess among these alone.
+    #[arg(long)]
+    pub subset: bool,
+}
+
+/// Crops of an image; logits are averaged over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Crops {
+    /// The centre.
+    #[value(alias = "centre")]
+    Center,
+    /// The centre and its mirror image.
+    Flip,
+    /// Four corners, the centre, and their mirror images.
+    Ten,
+}
+
+impl From<Crops> for Views {
+    fn from(crops: Crops) -> Self {
+        match crops {
+            Crops::Center => Views::Centre,
+            Crops::Flip => Views::Flip,
+            Crops::Ten => Views::Ten,
+        }
+    }
+}
+
+/// What an evaluation tells beside its counts.
+#[derive(Debug, Args)]
+pub struct DetailArgs {
+    /// ImageNet-ReaL's labels (real.json): the accuracy by these, too.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Whether it is as sure as it is right: the expected calibration error, in 15 bins of confidence.
+    #[arg(long)]
+    pub calibration: bool,
+    /// Write a CSV file with a line for each class: images, top-1, top-5, precision.
+    #[arg(long, value_name = "FILE")]
+    pub per_class: Option<PathBuf>,
+    /// Write the confusion matrix as CSV: a line for each class of images, a column for each predicted class.
+    #[arg(long, value_name = "FILE")]
+    pub confusion: Option<PathBuf>,
+    /// Write a CSV file with a line for each image: its class, the five best guesses, their probabilities.
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
 }
 
 /// A trained network, and the images that it is looked at on.
@@ -576,6 +656,12 @@ pub struct OutputArgs {
 pub(super) fn number(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
     number.ok_or_else(|| "a number is expected, such as 0.5".to_string())
+}
+
+/// A share of something, but not nothing.
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse::<f64>().ok().filter(|ratio| *ratio > 0.0 && *ratio <= 1.0);
+    ratio.ok_or_else(|| "a number above 0, up to 1, is expected, such as 0.875".to_string())
 }
 
 fn whole(text: &str) -> Result<i64, String> {

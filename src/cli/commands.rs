@@ -1,13 +1,15 @@
 //! One function a command.
 
 use super::args::{
-    BenchArgs, BenchWhat, Cli, DoctorArgs, EvalArgs, ExperimentArgs, SubjectArgs, SummaryArgs, TrainArgs,
-    Which,
+    BenchArgs, BenchWhat, Cli, Crops, DoctorArgs, EvalArgs, ExperimentArgs, LookArgs, SubjectArgs,
+    SummaryArgs, TrainArgs, Which,
 };
-use super::output::{Console, evaluation_lines, note, print, print_json};
+use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE};
 use crate::data::DataSpec;
+use crate::data::views::{Framing, ShortSide, Views};
+use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::Setup;
 use crate::engine::train::split::Part;
 use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
@@ -256,52 +258,106 @@ pub(super) fn request(args: &SubjectArgs, without_se: &[String]) -> eval::Reques
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
         without_se: without_se.to_vec(),
+        framing: Framing::default(),
     }
 }
 
+/// How the words say that images are to be looked at.
+fn framing(args: &LookArgs) -> Framing {
+    let pixels = args.resize.map(|pixels| ShortSide::Pixels(pixels as usize));
+    Framing {
+        size: args.size.map(|size| size as usize),
+        resize: pixels.or(args.crop_ratio.map(ShortSide::CropRatio)),
+    }
+}
+
+/// `senet eval --json`: what was not asked for is not there.
+#[derive(Serialize)]
+struct EvalDocument<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<&'a Path>,
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    without_se: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resize: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crops: Option<Views>,
+    /// Classes that are guessed among.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subset: Option<usize>,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    #[serde(flatten)]
+    answers: &'a Answers,
+}
+
 pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
+    let EvalArgs { look, details, .. } = args;
     let mut console = Console::new(args.output.quiet);
     let source = Source::of(&args.subject)?;
-    let outcome = eval::run(source.subject(), &request(&args.subject, &args.without_se), &mut console)?;
+    let framing = framing(look);
+    let request = eval::Request { framing, ..request(&args.subject, &args.without_se) };
+    let questions = Questions {
+        calibration: details.calibration,
+        real_labels: details.labels.clone(),
+        per_class: details.per_class.clone(),
+        confusion: details.confusion.clone(),
+        predictions: details.predictions.clone(),
+    };
+    let views = look.crops.into();
+    let asked = eval::Look { views, subset: look.subset, questions };
+    let outcome = eval::run(source.subject(), &request, &asked, &mut console)?;
     drop(console);
     if let Some(warning) = &outcome.warning {
         note(&format!("warning: {warning}"));
     }
+    let eval::Outcome { model, step, evaluation, answers, .. } = &outcome;
+    let (size, resize) = outcome.size;
+    let (classes, outputs) = outcome.classes;
+    if !args.output.quiet && classes < outputs {
+        let among = match look.subset {
+            true => "guesses are among these alone",
+            false => "guesses are among all of them (`--subset`: among those of the data alone)",
+        };
+        note(&format!("the data has {classes} of the network's {outputs} classes; {among}"));
+    }
     if args.output.json {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            run: Option<&'a Path>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            weights: Option<&'a Path>,
-            model: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            checkpoint: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            step: Option<u64>,
-            #[serde(skip_serializing_if = "<[String]>::is_empty")]
-            without_se: &'a [String],
-            #[serde(flatten)]
-            evaluation: Evaluation,
-        }
         let (is_run, path) = (matches!(source, Source::Run(..)), source.path());
         let which = if args.subject.checkpoint == Which::Last { "last" } else { "best" };
-        let eval::Outcome { model, step, evaluation, .. } = &outcome;
-        print_json(&Document {
+        let is_framed = !framing.is_default();
+        print_json(&EvalDocument {
             run: is_run.then_some(path),
             weights: (!is_run).then_some(path),
             model,
             checkpoint: is_run.then_some(which),
             step: *step,
             without_se: &args.without_se,
+            size: is_framed.then_some(size),
+            resize: is_framed.then_some(resize),
+            crops: (look.crops != Crops::Center).then_some(views),
+            subset: look.subset.then_some(classes),
             evaluation: *evaluation,
+            answers,
         })?;
     } else {
         if !args.output.quiet {
-            let step = outcome.step.map_or(String::new(), |step| format!(" after step {step}"));
-            note(&format!("{}, {}{step}", source.path().display(), outcome.model));
+            let step = step.map_or(String::new(), |step| format!(" after step {step}"));
+            note(&format!("{}, {model}{step}", source.path().display()));
         }
-        print(&evaluation_lines(&outcome.evaluation, args.top5))?;
+        print(&evaluation_lines(evaluation, args.top5))?;
+        let lines = answer_lines(answers);
+        if !lines.is_empty() {
+            print(&lines)?;
+        }
     }
     Ok(0)
 }

@@ -2,9 +2,10 @@
 #![expect(clippy::print_stderr, reason = "this is the printer")]
 
 use crate::engine::ablate::{RowEvent, RowObserver};
+use crate::engine::details::Answers;
 use crate::error::{self, Kind, Result};
-use crate::report::event::{Evaluation, Event, Observer, Tick};
-use crate::report::table::{grouped, percent};
+use crate::report::event::{Accuracy, Evaluation, Event, Observer, Tick};
+use crate::report::table::{Table, grouped, percent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -264,17 +265,39 @@ impl Drop for Meter {
 
 /// An evaluation as people read it.
 pub fn evaluation_lines(evaluation: &Evaluation, top5: bool) -> String {
-    let seen = grouped(evaluation.seen as i64);
-    let line = |name: &str, correct: u64, accuracy: f64| {
-        format!("{name}  {:>8}   {} of {seen}", percent(accuracy), grouped(correct as i64))
-    };
-    let mut lines = vec![line("top-1", evaluation.top1.correct, evaluation.top1.accuracy)];
+    let line =
+        |name: &str, count: Accuracy| accuracy_line(name, count.correct, evaluation.seen, count.accuracy);
+    let mut lines = vec![line("top-1", evaluation.top1)];
     if top5 {
-        lines.push(line("top-5", evaluation.top5.correct, evaluation.top5.accuracy));
+        lines.push(line("top-5", evaluation.top5));
     }
     lines.push(format!("loss   {:>8.4}", evaluation.loss));
     if evaluation.skipped > 0 {
         lines.push(format!("{} image(s) could not be read and are not counted", evaluation.skipped));
+    }
+    lines.join("\n")
+}
+
+fn accuracy_line(name: &str, correct: u64, of: u64, accuracy: f64) -> String {
+    let [correct, of] = [correct, of].map(|count| grouped(count as i64));
+    format!("{name:<5}  {:>8}   {correct} of {of}", percent(accuracy))
+}
+
+/// What else was asked of an evaluation, as people read it.
+pub fn answer_lines(answers: &Answers) -> String {
+    let mut lines = Vec::new();
+    if let Some(real) = answers.real {
+        lines.push(accuracy_line("ReaL", real.correct, real.seen, real.accuracy));
+    }
+    if let Some(calibration) = &answers.calibration {
+        lines.push(format!("ECE    {:>8}", percent(calibration.ece)));
+        let mut table = Table::new(["confidence", "images", "accuracy", "mean confidence"]);
+        let cell = |share: Option<f64>| share.map_or_else(|| "–".to_string(), percent);
+        for bin in &calibration.bins {
+            let span = format!("{:.3} to {:.3}", bin.from, bin.to);
+            table.row([span, grouped(bin.seen as i64), cell(bin.accuracy), cell(bin.confidence)]);
+        }
+        lines.push(table.text());
     }
     lines.join("\n")
 }

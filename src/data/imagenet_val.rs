@@ -55,10 +55,16 @@ pub fn is_here(dir: &Path) -> bool {
 
 /// Number and ending of a file's name.
 fn parse(name: &str) -> Option<(u32, &'static str)> {
-    let (digits, ending) = name.strip_prefix(PREFIX)?.split_once('.')?;
+    let (_, ending) = name.split_once('.')?;
     let ending = ["JPEG", "jpeg", "jpg", "JPG"].into_iter().find(|known| *known == ending)?;
+    Some((image_number(name)?, ending))
+}
+
+/// The number of the validation image that a file of this name, or a sample with this key, is; whatever it ends with.
+pub fn image_number(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(PREFIX)?.split('.').next()?;
     (digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(())?;
-    Some((digits.parse().ok()?, ending))
+    digits.parse().ok()
 }
 
 /// The sorted WordNet ids of ImageNet-1k.

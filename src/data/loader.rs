@@ -7,6 +7,7 @@ use super::augment::Transform;
 use super::faults::Faults;
 use super::sample::{Stage, Workbench};
 use super::stages::Stages;
+use super::views::Views;
 use super::{DataSpec, Dataset, Split};
 use crate::error::{Result, failed};
 use crate::rng;
@@ -24,7 +25,7 @@ const AHEAD: usize = 2;
 /// Pixels and labels of some samples, on the device.
 #[derive(Debug)]
 pub struct Batch {
-    /// u8 `[N, H, W, C]`.
+    /// u8 `[N, H, W, C]`; with several windows an image `[N · windows, H, W, C]`, those of an image one after another.
     pub pixels: Tensor,
     /// int64 `[N]`.
     pub labels: Tensor,
@@ -88,6 +89,11 @@ impl Plan {
         Self { dataset, transform, order, batch_size, seed: 0, epoch: 0, faults, purpose: Purpose::Eval }
     }
 
+    /// The same evaluation, with the windows of `views`.
+    pub fn seen_as(self, views: Views) -> Self {
+        Self { transform: self.transform.with_views(views), ..self }
+    }
+
     /// Number of batches, a smaller last one included.
     pub fn batches(&self) -> usize {
         self.order.len().div_ceil(self.batch_size)
@@ -97,15 +103,16 @@ impl Plan {
     fn fill(&self, index: usize, device: Device, tools: &mut Tools) -> Result<HostBatch> {
         let first = index * self.batch_size;
         let places = first..(first + self.batch_size).min(self.order.len());
-        let (size, channels) = (self.transform.size(), self.dataset.channels());
-        let shape = [places.len(), size, size, channels].map(|side| side as i64);
+        let (size, channels, windows) =
+            (self.transform.size(), self.dataset.channels(), self.transform.windows());
+        let shape = [places.len() * windows, size, size, channels].map(|side| side as i64);
         let mut pixels = tools
             .bench
             .stages
             .time(Stage::Collate, || HostBytes::zeros(&shape, device))
-            .map_err(|_| no_memory(places.len(), size))?;
+            .map_err(|_| no_memory(places.len() * windows, size))?;
         let mut samples = Vec::with_capacity(places.len());
-        let mut slots = pixels.bytes_mut().chunks_exact_mut(size * size * channels);
+        let mut slots = pixels.bytes_mut().chunks_exact_mut(windows * size * size * channels);
         let mut slot = slots.next();
         for place in places {
             let Some(out) = slot.as_deref_mut() else { break };
@@ -296,8 +303,9 @@ impl Loader {
     fn upload(&self, host: HostBatch) -> Result<Batch> {
         let HostBatch { mut pixels, labels, samples } = host;
         let (device, len) = (self.shared.device, samples.len());
-        if len < pixels.size()[0] as usize {
-            pixels = pixels.f_narrow(0, 0, len as i64)?;
+        let crops = (len * self.shared.plan.transform.windows()) as i64;
+        if crops < pixels.size()[0] {
+            pixels = pixels.f_narrow(0, 0, crops)?;
         }
         if device.is_cuda() {
             let (non_blocking, copy) = (true, false);
@@ -436,6 +444,34 @@ mod tests {
         let batches = Loader::start(Plan::eval(data, strict, &spec, 8), 0, 2, Device::Cpu);
         let error = batches.into_iter().find_map(Result::err).unwrap().to_string();
         assert!(error.contains("5 of 50 samples are bad"), "{error}");
+    }
+
+    #[test]
+    fn ten_crops_are_five_windows_of_each_image_that_can_be_had() {
+        let (spec, data) = spec();
+        let data: Arc<dyn Dataset> = Arc::new(Holed(data));
+        let spec =
+            DataSpec { on_error: OnError::Skip, max_bad: 0.1, size: Some(8), resize: Some(12), ..spec };
+        let plan = |views| {
+            let faults = Arc::new(Faults::new(&spec, data.len()));
+            Plan::eval(Arc::clone(&data), faults, &spec, 4).seen_as(views)
+        };
+        let batches =
+            |views| Loader::start(plan(views), 0, 2, Device::Cpu).map(Result::unwrap).collect::<Vec<_>>();
+        for (one, five) in batches(Views::Centre).iter().zip(&batches(Views::Ten)) {
+            assert_eq!((one.samples.len(), &one.samples), (five.len, &five.samples));
+            assert_eq!(five.pixels.size(), [5 * five.len as i64, 8, 8, 3]);
+            let windows = five.pixels.view([-1, 5, 8, 8, 3]);
+            assert_eq!(windows.select(1, 4), one.pixels);
+            // At the data's own size a corner is a piece of the image, byte for byte.
+            for (row, &sample) in five.samples.iter().enumerate() {
+                let image = data.image(sample).unwrap();
+                let lower_right = Vec::<u8>::try_from(windows.get(row as i64).get(3).flatten(0, -1)).unwrap();
+                let expected: Vec<u8> =
+                    (4..12).flat_map(|y| image.pixels[(y * 12 + 4) * 3..][..24].to_vec()).collect();
+                assert_eq!(lower_right, expected);
+            }
+        }
     }
 
     #[test]

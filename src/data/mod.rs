@@ -18,6 +18,7 @@ mod jpeg;
 pub mod loader;
 pub mod order;
 pub mod quarantine;
+pub mod real_labels;
 pub mod sample;
 pub mod sampling;
 pub mod shards;
@@ -26,6 +27,7 @@ pub mod stages;
 pub mod subset;
 pub mod synthetic;
 pub mod verify;
+pub mod views;
 pub mod workers;
 
 use crate::error::{Result, failed, usage};

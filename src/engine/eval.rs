@@ -1,22 +1,25 @@
 //! Exact evaluation: every image once, counted, divided at the end.
 
-use super::trained::Trained;
+use super::classes::{ClassMap, Targets};
+use super::details::{Answers, Details, Questions};
+use super::trained::{Trained, check_size};
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
-use crate::data::{DataSpec, Dataset, Normalise, Source, Split};
+use crate::data::views::{Framing, Views};
+use crate::data::{DataSpec, Dataset, Normalise, Preprocessing, Source, Split};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
+use crate::metrics::guesses::Guesses;
 use crate::metrics::{Counters, Totals};
-use crate::models::{self, ModelSpec};
+use crate::models::ModelSpec;
 use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
 use crate::net::plan::InferencePlan;
 use crate::report::event::{Evaluation, Event, Observer, Tick};
 use crate::run::{Checkpoint, RunDir};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tch::{Device, no_grad_guard};
+use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
 /// Runs `net` over all of `dataset`, but for those samples that `faults` allows to leave out.
 ///
@@ -30,34 +33,93 @@ pub fn evaluate(
     normalise: &Normalise,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
-    let _guard = no_grad_guard();
-    let batch_size = experiment.train.eval_batch_size();
-    let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size);
-    let (mut done, total) = (0, dataset.len() as u64);
-    let mut counters = Counters::new(&Totals::default(), net.device());
-    let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
-    for batch in Loader::start(plan, 0, experiment.data.thread_count(), net.device()) {
-        let batch = batch?;
-        count(&net_plan, normalise, &batch, &mut counters)
-            .torch_context(|| "cannot evaluate a batch".to_string())?;
-        done += batch.len as u64;
-        observer.tick(Tick::Eval { done, total });
-    }
-    let totals = counters.read()?;
-    let skipped = faults.count() as u64;
-    assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
-    Ok(Evaluation { skipped, ..totals.into() })
+    let (views, targets) = (Views::default(), &Targets::Own);
+    let pass = Pass { experiment, net, dataset, faults, normalise, views, targets };
+    pass.run(&mut |_| Ok(()), observer)
 }
 
-fn count(
-    net: &InferencePlan<'_>,
-    normalise: &Normalise,
-    batch: &Batch,
-    counters: &mut Counters,
-) -> Result<(), tch::TchError> {
-    let logits = net.forward(&normalise.apply(&batch.pixels)?)?;
-    let loss = cross_entropy(&logits, &batch.labels, 0.0)?;
-    counters.add(&logits, &batch.labels, &loss)
+/// One pass over a data set.
+struct Pass<'a> {
+    experiment: &'a Experiment,
+    net: &'a Net,
+    dataset: &'a Arc<dyn Dataset>,
+    faults: &'a Arc<Faults>,
+    normalise: &'a Normalise,
+    views: Views,
+    targets: &'a Targets,
+}
+
+/// What a network makes of a batch, on the device.
+struct Seen {
+    /// Numbers of the samples in the data set.
+    samples: Vec<usize>,
+    /// `[N, classes]`.
+    logits: Tensor,
+    /// int64 `[N]`.
+    labels: Tensor,
+}
+
+impl Pass<'_> {
+    /// Counts every sample, and hands each batch to `each`.
+    fn run(
+        &self,
+        each: &mut dyn FnMut(&Seen) -> Result<()>,
+        observer: &mut dyn Observer,
+    ) -> Result<Evaluation> {
+        let Self { experiment, net, dataset, faults, .. } = self;
+        let _guard = no_grad_guard();
+        let batch_size = experiment.train.eval_batch_size();
+        let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size);
+        let (mut done, total) = (0, dataset.len() as u64);
+        let mut counters = Counters::new(&Totals::default(), net.device());
+        let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
+        let threads = experiment.data.thread_count();
+        for batch in Loader::start(plan.seen_as(self.views), 0, threads, net.device()) {
+            let batch = batch?;
+            done += batch.len as u64;
+            let seen = self
+                .look_at(batch, &net_plan, &mut counters)
+                .torch_context(|| "cannot evaluate a batch".to_string())?;
+            each(&seen)?;
+            observer.tick(Tick::Eval { done, total });
+        }
+        let totals = counters.read()?;
+        let skipped = faults.count() as u64;
+        assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
+        Ok(Evaluation { skipped, ..totals.into() })
+    }
+
+    fn look_at(
+        &self,
+        batch: Batch,
+        net: &InferencePlan<'_>,
+        counters: &mut Counters,
+    ) -> Result<Seen, TchError> {
+        let logits = self.logits(&batch.pixels, net)?;
+        let (logits, labels) = self.targets.choose(logits, &batch.labels)?;
+        counters.add(&logits, &labels, &cross_entropy(&logits, &labels, 0.0)?)?;
+        Ok(Seen { samples: batch.samples, logits, labels })
+    }
+
+    /// The network's logits for each image, `[N, outputs]`: their mean over the image's views.
+    fn logits(&self, pixels: &Tensor, net: &InferencePlan<'_>) -> Result<Tensor, TchError> {
+        let forward = |pixels: &Tensor| net.forward(&self.normalise.apply(pixels)?);
+        if self.views == Views::Centre {
+            return forward(pixels);
+        }
+        let (_, height, width, channels) = pixels.size4()?;
+        let windows = self.views.windows() as i64;
+        let crops = pixels.f_view([-1, windows, height, width, channels])?;
+        let mut logits = Vec::new();
+        for window in 0..windows {
+            let crop = crops.f_select(1, window)?;
+            logits.push(forward(&crop)?);
+            if self.views.are_mirrored() {
+                logits.push(forward(&crop.f_flip([2])?)?);
+            }
+        }
+        Tensor::f_stack(&logits, 0)?.f_mean_dim([0i64].as_slice(), false, None::<Kind>)
+    }
 }
 
 /// What to evaluate a network on and how, beside what its run says.
@@ -73,6 +135,8 @@ pub struct Request {
     pub device: Option<String>,
     /// SE blocks that are left out, as [`Trained::without_se`] names them.
     pub without_se: Vec<String>,
+    /// Images of other sizes than those it was trained for.
+    pub framing: Framing,
 }
 
 /// Which trained network.
@@ -90,6 +154,8 @@ pub struct Examined {
     pub trained: Trained,
     /// The images.
     pub dataset: Arc<dyn Dataset>,
+    /// Which of the network's outputs its classes are.
+    pub classes: ClassMap,
     /// How they are prepared, batch sizes, threads.
     pub experiment: Experiment,
     /// What the user should know.
@@ -105,23 +171,69 @@ pub struct Outcome {
     pub step: Option<u64>,
     /// The counts.
     pub evaluation: Evaluation,
+    /// What else was asked.
+    pub answers: Answers,
+    /// Height and width of the crop, and length of the short side before it.
+    pub size: (usize, usize),
+    /// Classes of the data, and outputs of the network.
+    pub classes: (usize, usize),
     /// What the user should know.
     pub warning: Option<String>,
+}
+
+/// How the network's outputs are looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// As which crops it sees an image.
+    pub views: Views,
+    /// Whether its guesses are among the data set's classes alone.
+    pub subset: bool,
+    /// What is asked beside the counts.
+    pub questions: Questions,
 }
 
 /// Evaluates a trained network.
 ///
 /// # Errors
-/// When the weights, the data and the network do not fit together.
-pub fn run(subject: Subject<'_>, request: &Request, observer: &mut dyn Observer) -> Result<Outcome> {
-    let Examined { trained, dataset, experiment, warning } = Examined::open(subject, request)?;
-    let normalise = trained.normalise();
+/// When the weights, the data and the network do not fit together, or a table cannot be written.
+pub fn run(
+    subject: Subject<'_>,
+    request: &Request,
+    look: &Look,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let Examined { trained, dataset, classes, experiment, warning } = Examined::open(subject, request)?;
+    let net = &trained.net;
+    let targets = &classes
+        .targets(look.subset, net.device())
+        .torch_context(|| "cannot prepare the classes".to_string())?;
+    let mut details = Details::begin(&look.questions, dataset.as_ref(), classes.names(look.subset))?;
     let faults = Arc::new(Faults::new(&experiment.data, dataset.len()));
-    let evaluation = evaluate(&experiment, &trained.net, &dataset, &faults, &normalise, observer)?;
+    let pass = Pass {
+        experiment: &experiment,
+        net,
+        dataset: &dataset,
+        faults: &faults,
+        normalise: &trained.normalise(),
+        views: look.views,
+        targets,
+    };
+    let mut note = |seen: &Seen| {
+        if details.are_none() {
+            return Ok(());
+        }
+        let guesses = Guesses::read(&seen.logits, &seen.labels)
+            .torch_context(|| "cannot read the logits".to_string())?;
+        details.add(&seen.samples, &guesses)
+    };
+    let evaluation = pass.run(&mut note, observer)?;
+    let answers = details.finish()?;
     for message in faults.take_news() {
         observer.event(&Event::Warning { message });
     }
-    Ok(Outcome { model: trained.model, step: trained.step, evaluation, warning })
+    let Preprocessing { size, resize, .. } = experiment.data.preprocessing();
+    let (size, classes) = ((size, resize), (classes.len(), classes.outputs()));
+    Ok(Outcome { model: trained.model, step: trained.step, evaluation, answers, size, classes, warning })
 }
 
 impl Examined {
@@ -130,7 +242,7 @@ impl Examined {
     /// # Errors
     /// When the weights, the data and the network do not fit together.
     pub fn open(subject: Subject<'_>, request: &Request) -> Result<Self> {
-        let (experiment, trained, warning) = match subject {
+        let (mut experiment, trained, warning) = match subject {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
@@ -147,11 +259,14 @@ impl Examined {
                 (experiment, trained, None)
             }
         };
+        request.framing.apply(&mut experiment.data)?;
+        check_size(&trained.node, &experiment.data.preprocessing())?;
         let trained =
             if request.without_se.is_empty() { trained } else { trained.without_se(&request.without_se)? };
         let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
-        check_fit(dataset.as_ref(), trained.preprocessing.mean.len(), &trained)?;
-        Ok(Self { trained, dataset, experiment, warning })
+        check_channels(dataset.as_ref(), &trained)?;
+        let classes = ClassMap::new(dataset.classes(), &trained)?;
+        Ok(Self { trained, dataset, classes, experiment, warning })
     }
 
     /// The images in batches, each once, in order.
@@ -178,35 +293,12 @@ impl Request {
     }
 }
 
-/// Refuses data whose images or labels mean something else than those that the network was trained on.
-fn check_fit(data: &dyn Dataset, channels: usize, trained: &Trained) -> Result<()> {
-    let hint = "evaluate on the data set that the run was trained on";
-    if channels != data.channels() {
-        let message =
-            format!("the network takes {channels} channel(s), but the images have {}", data.channels());
-        return Err(failed(message).hint(hint).into());
+/// Refuses images of other channels than those that the network was trained on.
+fn check_channels(data: &dyn Dataset, trained: &Trained) -> Result<()> {
+    let channels = trained.preprocessing.mean.len();
+    if channels == data.channels() {
+        return Ok(());
     }
-    // Fewer are no harm, as long as those that are there have the same labels.
-    let (expected, found) = (spelled(&trained.classes), spelled(data.classes()));
-    let fits =
-        if trained.classes_are_named { expected.starts_with(&found) } else { expected.len() == found.len() };
-    if !fits {
-        let other = found.iter().zip(&expected).find(|(found, expected)| found != expected);
-        let other = other.filter(|_| trained.classes_are_named);
-        let (trained, found) = (expected.len(), found.len());
-        let message = match other {
-            Some((found, trained)) => {
-                format!("the data has a class `{found}` where the network was trained for `{trained}`")
-            }
-            None => format!("the network was trained for {trained} classes, but the data has {found}"),
-        };
-        return Err(failed(message).hint(hint).into());
-    }
-    Ok(())
-}
-
-/// Names of classes, ImageNet's by their names where the folders are called by their WordNet ids.
-pub(super) fn spelled(classes: &[String]) -> Vec<&str> {
-    let names: HashMap<&str, &str> = models::imagenet_classes().collect();
-    classes.iter().map(|class| names.get(class.as_str()).copied().unwrap_or(class)).collect()
+    let message = format!("the network takes {channels} channel(s), but the images have {}", data.channels());
+    Err(failed(message).hint("evaluate on the data set that the run was trained on").into())
 }

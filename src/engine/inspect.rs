@@ -1,6 +1,7 @@
 //! Inspection: what the gates of a trained network's SE blocks do (paper §7.2, Figures 6 and 7).
 
-use super::eval::{Examined, Request, Subject, spelled};
+use super::classes::spelled;
+use super::eval::{Examined, Request, Subject};
 use crate::data::Dataset;
 use crate::error::{Result, TorchContext, failed, nearest, usage};
 use crate::net::gates::{BlockGate, gated_blocks};

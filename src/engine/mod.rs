@@ -2,8 +2,10 @@
 
 pub mod ablate;
 pub mod bench;
+pub mod classes;
 pub mod convert;
 pub mod data;
+pub mod details;
 pub mod doctor;
 pub mod eval;
 pub mod inspect;

@@ -154,8 +154,8 @@ fn is_meant(word: &str, name: &str) -> bool {
     word == "all" || name == word || name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Refuses images that are too small for the network.
-fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<()> {
+/// Refuses images of a size that the network does not take.
+pub(super) fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<()> {
     let channels = preprocessing.mean.len() as i64;
     cost(node, Shape::square(channels, preprocessing.size as i64)).map(|_| ())
 }

@@ -126,7 +126,7 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
         if shape.height < 1 || shape.width < 1 {
             let message = format!("the input is too small: nothing is left of {x} at `{}`", node.name);
             return Err(usage(message)
-                .hint("use a larger `data.size` (`--size` of `summary` and `bench`)")
+                .hint("use a larger `data.size` (`--size` of `eval`, `summary` and `bench`)")
                 .into());
         }
         Ok(shape)
@@ -152,7 +152,13 @@ fn trace(node: &Node, x: Shape) -> Result<(Shape, i64)> {
         Op::Flatten => (Shape { channels: x.channels * x.height * x.width, height: 1, width: 1 }, 0),
         Op::Linear { inputs, outputs } => {
             assert_eq!((x.height, x.width), (1, 1), "`{}` takes a vector", node.name);
-            expect(*inputs);
+            if x.channels != *inputs {
+                let message = format!(
+                    "`{}` takes {inputs} values, but an input of this size leaves {} to it",
+                    node.name, x.channels
+                );
+                return Err(usage(message).hint("this network takes images of one size only").into());
+            }
             (Shape { channels: *outputs, height: 1, width: 1 }, inputs * outputs)
         }
         Op::Subsample { stride, c_in, c_out, .. } => {
@@ -217,5 +223,19 @@ impl super::Pool {
         // A last window must start inside the input or its near border.
         let starts_outside = self.ceil && (windows - 1) * self.stride >= size + self.padding;
         if starts_outside { windows - 1 } else { windows }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{flatten, linear, seq};
+    use super::*;
+
+    #[test]
+    fn a_classifier_for_one_size_refuses_others() {
+        let net = seq("", [flatten(), linear("fc", 3 * 7 * 7, 10)]);
+        assert_eq!(cost(&net, Shape::square(3, 7)).unwrap().macs, 1470);
+        let text = cost(&net, Shape::square(3, 8)).unwrap_err().to_string();
+        assert!(text.contains("`fc` takes 147 values, but an input of this size leaves 192"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! What the gates of a trained network do (paper §7.2, Figures 6 and 7), as values.
 
-use super::comparison::quoted;
+use super::csv::quoted;
 use serde::Serialize;
 
 /// The gates of every SE block over a data set.

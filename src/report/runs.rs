@@ -1,6 +1,7 @@
 //! Training runs side by side, from their own records: one a row, and means over those that differ by their seed alone.
 
-use super::comparison::{deviation, mean, quoted};
+use super::comparison::{deviation, mean};
+use super::csv::quoted;
 use super::table::{Table, percent};
 use crate::duration::Duration;
 use serde::Serialize;

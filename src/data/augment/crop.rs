@@ -31,18 +31,47 @@ impl Window {
 /// The part of the original that is left when its short side becomes `resize` and the centre `size` is cut out
 /// (torchvision's Resize and CenterCrop, with their roundings).
 pub fn centre_window(width: usize, height: usize, resize: usize, size: usize) -> Window {
-    let short = width.min(height);
-    let scaled = |side: usize| if side == short { resize } else { resize * side / short };
-    let (new_width, new_height) = (scaled(width), scaled(height));
-    // Python rounds halves to even.
-    let offset = |side: usize| ((side - size) as f64 / 2.0).round_ties_even();
-    let (x_scale, y_scale) = (width as f64 / new_width as f64, height as f64 / new_height as f64);
-    Window {
-        x: offset(new_width) * x_scale,
-        y: offset(new_height) * y_scale,
-        width: size as f64 * x_scale,
-        height: size as f64 * y_scale,
-        closed: false,
+    Resize::new(width, height, resize).centre(size)
+}
+
+/// The same, but with the four corners before it: upper left and right, lower left and right, centre (torchvision's
+/// FiveCrop).
+pub fn corner_and_centre_windows(width: usize, height: usize, resize: usize, size: usize) -> [Window; 5] {
+    let resized = Resize::new(width, height, resize);
+    let [right, lower] = resized.to.map(|side| (side - size) as f64);
+    let corner = |x, y| resized.window([x, y], size);
+    [corner(0.0, 0.0), corner(right, 0.0), corner(0.0, lower), corner(right, lower), resized.centre(size)]
+}
+
+/// Width and height of an image before and after its short side became what is asked for.
+struct Resize {
+    from: [usize; 2],
+    to: [usize; 2],
+}
+
+impl Resize {
+    fn new(width: usize, height: usize, resize: usize) -> Self {
+        let (from, short) = ([width, height], width.min(height));
+        let scaled = |side: usize| if side == short { resize } else { resize * side / short };
+        Self { from, to: from.map(scaled) }
+    }
+
+    fn centre(&self, size: usize) -> Window {
+        // Python rounds halves to even.
+        self.window(self.to.map(|side| ((side - size) as f64 / 2.0).round_ties_even()), size)
+    }
+
+    /// The part of the original that `size` × `size` pixels of the resized image show, from `corner` on.
+    fn window(&self, corner: [f64; 2], size: usize) -> Window {
+        let span = |axis: usize| {
+            let side = self.from[axis] as f64;
+            let scale = side / self.to[axis] as f64;
+            let start = corner[axis] * scale;
+            // No further than the edge, by however little the product is rounded up.
+            (start, (size as f64 * scale).min(side - start))
+        };
+        let ((x, width), (y, height)) = (span(0), span(1));
+        Window { x, y, width, height, closed: false }
     }
 }
 
@@ -141,6 +170,29 @@ mod tests {
         let (x_scale, y_scale) = (500.0 / 341.0, 375.0 / 256.0);
         assert_eq!((window.x, window.y), (58.0 * x_scale, 16.0 * y_scale));
         assert_eq!((window.width, window.height), (224.0 * x_scale, 224.0 * y_scale));
+    }
+
+    #[test]
+    fn corner_windows_reach_the_edges_and_no_further() {
+        let windows = corner_and_centre_windows(500, 375, 256, 224);
+        let (x_scale, y_scale) = (500.0 / 341.0, 375.0 / 256.0);
+        let corners = windows.map(|window| (window.x / x_scale, window.y / y_scale));
+        for (found, expected) in
+            corners.iter().zip([(0.0, 0.0), (117.0, 0.0), (0.0, 32.0), (117.0, 32.0), (58.0, 16.0)])
+        {
+            let off = (found.0 - expected.0).abs().max((found.1 - expected.1).abs());
+            assert!(off < 1e-9, "{found:?}, not {expected:?}");
+        }
+        assert_eq!(windows[4], centre_window(500, 375, 256, 224));
+        // 225 / 224 · 224 is more than 225 in floating point, and many others are.
+        for side in 200..700 {
+            for (resize, size) in [(224, 224), (256, 224), (366, 320), (299, 299)] {
+                for window in corner_and_centre_windows(side, side + 17, resize, size) {
+                    assert!(window.x >= 0.0 && window.x + window.width <= side as f64, "{window:?}");
+                    assert!(window.y >= 0.0 && window.y + window.height <= (side + 17) as f64, "{window:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -17,10 +17,11 @@ pub mod mix;
 pub mod policy;
 
 use super::sample::{Stage, Workbench};
+use super::views::Views;
 use super::{Crop, DataSpec, Image, Split};
 use crate::error::Result;
 use check::Key;
-use crop::{centre_window, random_window};
+use crop::{centre_window, corner_and_centre_windows, random_window};
 use frame::Frame;
 use rand::Rng;
 use schemars::JsonSchema;
@@ -40,6 +41,7 @@ pub struct Transform {
     mean: Vec<u8>,
     resize: usize,
     size: usize,
+    views: Views,
 }
 
 impl Transform {
@@ -48,18 +50,29 @@ impl Transform {
         let size = spec.size.expect("the data specification is resolved");
         let resize = spec.resize.expect("the data specification is resolved");
         let mean = spec.mean.iter().flatten().map(|share| (255.0 * share).round() as u8).collect();
-        let (crop_area, padding) = (spec.crop_area, spec.padding);
+        let (crop_area, padding, views) = (spec.crop_area, spec.padding, Views::default());
         match split {
             Split::Train => {
                 let crop = spec.crop.expect("the data specification is resolved");
                 let (flip, augment) = (spec.flip, spec.augment.clone());
-                Self { crop, crop_area, padding, flip, augment, mean, resize, size }
+                Self { crop, crop_area, padding, flip, augment, mean, resize, size, views }
             }
             Split::Eval => {
                 let augment = Augment::default();
-                Self { crop: Crop::None, crop_area, padding, flip: false, augment, mean, resize, size }
+                let (crop, flip) = (Crop::None, false);
+                Self { crop, crop_area, padding, flip, augment, mean, resize, size, views }
             }
         }
+    }
+
+    /// The same of an evaluation, with the windows of `views` instead of the centre alone.
+    pub fn with_views(self, views: Views) -> Self {
+        Self { views, ..self }
+    }
+
+    /// How many crops of an image there are, one after another.
+    pub fn windows(&self) -> usize {
+        self.views.windows()
     }
 
     /// Height and width of the output.
@@ -67,7 +80,7 @@ impl Transform {
         self.size
     }
 
-    /// Writes `size` × `size` × C bytes to `out`.
+    /// Writes `size` × `size` × C bytes to `out`, for each window.
     ///
     /// # Errors
     /// When the image has no pixels.
@@ -78,6 +91,9 @@ impl Transform {
         random: &mut impl Rng,
         out: &mut [u8],
     ) -> Result<()> {
+        if self.windows() > 1 {
+            return self.corners_and_centre(image, bench, out);
+        }
         match self.crop {
             Crop::None | Crop::Resized => {
                 let window = self.window(image.width, image.height, random);
@@ -100,13 +116,21 @@ impl Transform {
         random: &mut impl Rng,
         out: &mut [u8],
     ) -> Result<()> {
-        if self.crop == Crop::Pad {
+        // What needs all of the image is decoded once.
+        if self.crop == Crop::Pad || self.windows() > 1 {
             let image = bench.decode(bytes)?;
             return self.apply(&image, bench, random, out);
         }
         bench.sample(bytes, self.size, |width, height| self.window(width, height, random), out)?;
         self.finish(3, bench, random, out);
         Ok(())
+    }
+
+    fn corners_and_centre(&self, image: &Image, bench: &mut Workbench, out: &mut [u8]) -> Result<()> {
+        let windows = corner_and_centre_windows(image.width, image.height, self.resize, self.size);
+        let bytes = self.size * self.size * image.channels;
+        let mut crops = windows.into_iter().zip(out.chunks_exact_mut(bytes));
+        crops.try_for_each(|(window, crop)| bench.resample(image, window, self.size, crop))
     }
 
     /// The part of an image that becomes the sample, where no zeros are put around it.

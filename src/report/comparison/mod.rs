@@ -3,8 +3,6 @@
 
 mod text;
 
-pub(super) use text::quoted;
-
 use crate::metrics::median;
 use crate::report::event::Evaluation;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! A comparison as text: tables for a terminal and for documents, and a line for each run for a spreadsheet.
 
 use super::{Comparison, Difference, Entry, PaperFigures, Results, RowResult, Run, State};
+use crate::report::csv::quoted;
 use crate::report::table::{Table, grouped, percent};
 use std::fmt;
 
@@ -220,15 +221,6 @@ fn rough(seconds: f64) -> String {
         seconds if seconds < 5400.0 => format!("{:.0} min", seconds / 60.0),
         seconds if seconds < 48.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
         seconds => format!("{:.0} d", seconds / 86400.0),
-    }
-}
-
-/// A cell of a CSV file.
-pub(in crate::report) fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_string()
     }
 }
 

@@ -1,7 +1,15 @@
-//! Evaluation counts: how many are right of how many seen. Sums are kept on the device and divided once.
+//! Evaluation counts: how many are right of how many seen. Sums are kept on the device and divided once. What is counted
+//! sample by sample is counted on the host, of [`guesses`]: [`by_class`], and in [`calibration`].
+
+pub mod by_class;
+pub mod calibration;
+pub mod guesses;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
+
+/// Guesses that a network has at a sample (top-5).
+const GUESSES: i64 = 5;
 
 /// Counts of some samples, on the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -65,7 +73,7 @@ impl Counters {
     pub fn add(&mut self, logits: &Tensor, labels: &Tensor, mean_loss: &Tensor) -> Result<(), TchError> {
         let (logits, mean_loss) = (logits.f_detach()?, mean_loss.f_detach()?);
         let batch = labels.size()[0];
-        let guesses = logits.size()[1].min(5);
+        let guesses = logits.size()[1].min(GUESSES);
         let (_, best) = logits.f_topk(guesses, 1, true, true)?;
         let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_to_kind(Kind::Double)?;
         let top1 = hits.f_narrow(1, 0, 1)?.f_sum(Kind::Double)?;
