@@ -15,6 +15,15 @@ use std::{env, fs, io};
 /// Our C++, beside its Rust wrapper.
 const TORCH_EXT: &str = "src/torch_ext";
 
+/// gloo's headers as c10d's ask for them. The wheels hold gloo without them: `gloo.h` stands in.
+const GLOO_HEADERS: [&str; 5] = [
+    "gloo/algorithm.h",
+    "gloo/common/error.h",
+    "gloo/context.h",
+    "gloo/rendezvous/store.h",
+    "gloo/transport/device.h",
+];
+
 /// What the binary is made of. A change of any of these runs this script again, so that the revision it notes says
 /// truly whether the binary is the commit's.
 const SOURCES: [&str; 5] = ["Cargo.lock", "Cargo.toml", "build.rs", "configs", "src"];
@@ -80,12 +89,16 @@ impl Libtorch {
     /// examples and benches.
     fn link(&self) {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", self.lib.display());
-        if self.lib.join("libtorch_cuda.so").exists() {
+        if self.has_cuda() {
             println!("cargo::rustc-link-search=native={}", self.lib.display());
             println!(
                 "cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed,-ltorch,-ltorch_cuda,--pop-state"
             );
         }
+    }
+
+    fn has_cuda(&self) -> bool {
+        self.lib.join("libtorch_cuda.so").exists()
     }
 
     /// Compiles `src/torch_ext/*.cpp` against the same headers, unless the archive of last time was made of
@@ -110,6 +123,14 @@ impl Libtorch {
         ];
         for folder in folders.iter().filter(|folder| folder.exists()) {
             build.flag("-isystem").flag(folder);
+        }
+        if !self.include.join(GLOO_HEADERS[0]).exists() {
+            stand_in_for_gloo(&out)
+                .map_err(|problem| format!("cannot write to {}: {problem}", out.display()))?;
+            build.include(&out);
+        }
+        if self.has_cuda() {
+            build.define("SENET_CUDA", None);
         }
 
         let unreadable = |problem| format!("cannot read {TORCH_EXT}: {problem}");
@@ -143,6 +164,17 @@ impl Libtorch {
         }
         Ok(made_of)
     }
+}
+
+/// Has the compiler find `gloo.h` under the names of gloo's headers, in the folder `out`.
+fn stand_in_for_gloo(out: &Path) -> io::Result<()> {
+    let ours = fs::canonicalize(Path::new(TORCH_EXT).join("gloo.h"))?;
+    for header in GLOO_HEADERS {
+        let path = out.join(header);
+        fs::create_dir_all(path.parent().unwrap_or(out))?;
+        fs::write(path, format!("#include {:?}\n", ours.display().to_string()))?;
+    }
+    Ok(())
 }
 
 /// The files of [`TORCH_EXT`] that are not Rust, sorted.

@@ -8,6 +8,7 @@
 //! * [`net`] and [`models`]: networks as values, what they cost, and how they compute;
 //! * [`weights`]: files of weights, ours and others', into networks and out;
 //! * [`optim`]: optimizers and the learning rate over time;
+//! * [`dist`]: several processes that train one network;
 //! * [`engine`]: training, evaluation, comparison, measurement;
 //! * [`run`] and [`report`]: what is kept of a run, and what is told;
 //! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`tagged`], [`error`]: the ground.
@@ -16,6 +17,7 @@
 
 pub mod cli;
 pub mod data;
+pub mod dist;
 pub mod duration;
 pub mod engine;
 pub mod error;

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the border to C++: opaque tensors, plain numbers, no exception crosses")]
 
 pub mod conv;
+pub mod dist;
 pub mod excite;
 pub mod host;
 pub mod norm;

@@ -1,0 +1,16 @@
+//! Several processes that train one network: each computes the gradients of its share of a batch, and all take the
+//! same step. c10d, which ships with libtorch, does the work; [`crate::torch_ext::dist`] binds it.
+//!
+//! * [`launch`]: which rank of how many this process is, by the variables of whoever started it; [`hosts`] reads
+//!   SLURM's lists;
+//! * [`spawn`]: starting the processes on this machine ourselves;
+//! * [`share`]: which samples a rank has, by arithmetic;
+//! * [`collective`]: operations of all ranks together, and the reduction of gradients;
+//! * [`watch`]: who is to blame when one of them fails.
+
+pub mod collective;
+pub mod hosts;
+pub mod launch;
+pub mod share;
+pub mod spawn;
+pub mod watch;
