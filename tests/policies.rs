@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Sandbox, TINY, refused};
-use senet::data::loader::{Loader, Plan};
+use senet::data::loader::Loader;
 use senet::engine::setup::Setup;
 use senet::engine::train::Learner;
 use senet::engine::train::split::Split;
@@ -13,8 +13,7 @@ use senet::experiment::Experiment;
 use senet::metrics::{Counters, Totals};
 use senet::net::build::{Mode, overwrite};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 fn setup(train: Value) -> Setup {
     let data = json!({
@@ -27,10 +26,12 @@ fn setup(train: Value) -> Setup {
 
 /// What becomes of step number `number`, of batches of 8.
 fn take(setup: &Setup, learner: &mut Learner, number: u64) -> Stepped {
-    let Experiment { data, seed, .. } = &setup.experiment;
-    let (samples, faults) = (Arc::clone(&setup.train), Arc::clone(&setup.train_faults));
-    let plan = Plan::train(samples, faults, data, 8, *seed, 0).unwrap();
-    let mut batches = Loader::start(plan, number as usize, 1, Device::Cpu);
+    let first = number as usize * setup.experiment.train.accumulate;
+    take_of(setup, learner, number, &mut setup.train_batches(0, first, 8).unwrap())
+}
+
+/// The same with the next of these batches.
+fn take_of(setup: &Setup, learner: &mut Learner, number: u64, batches: &mut Loader) -> Stepped {
     let mut counters = Counters::new(&Totals::default(), Device::Cpu);
     let step = Step {
         experiment: &setup.experiment,
@@ -41,7 +42,7 @@ fn take(setup: &Setup, learner: &mut Learner, number: u64) -> Stepped {
         samples: 8 * setup.experiment.train.accumulate,
         checked: true,
     };
-    step.take(learner, &mut batches, &mut counters, &mut Split::start()).unwrap()
+    step.take(learner, batches, &mut counters, &mut Split::start()).unwrap()
 }
 
 fn not_finite(stepped: Stepped) -> NotFinite {
@@ -87,23 +88,40 @@ fn a_step_that_is_left_out_changes_nothing() {
 }
 
 #[test]
+fn a_step_that_is_left_out_takes_all_of_its_batches() {
+    let setup = setup(json!({ "batch_size": 8, "accumulate": 3, "on_nan": "skip" }));
+    let mut learner = Learner::new(&setup).unwrap();
+    let conv = learner.net.tensors()[0].tensor.shallow_clone();
+    let good = conv.detach().copy();
+    overwrite(&conv, &good.full_like(f64::NAN)).unwrap();
+    let mut batches = setup.train_batches(0, 0, 8).unwrap();
+    // It is the first of the three that fails.
+    let found = not_finite(take_of(&setup, &mut learner, 0, &mut batches));
+    assert_eq!(found.samples.len(), 8);
+    let next = batches.next().unwrap().unwrap();
+    assert_eq!(next.samples, setup.train_batches(0, 3, 8).unwrap().next().unwrap().unwrap().samples);
+}
+
+#[test]
 fn gradients_alone_can_be_infinite() {
-    // Batches of 8 in float16: a gradient that float32 bears is too much for it, the scaler gets smaller.
+    // A factor on the loss that float16's gradients cannot bear: the scaler gets smaller until they do.
     let setup = setup(json!({ "batch_size": 8, "precision": "fp16" }));
     let mut learner = Learner::new(&setup).unwrap();
+    learner.scaler = Some(serde_json::from_value(json!({ "scale": 1e9, "good": 0 })).unwrap());
     let before = values(&learner);
     let scale = |learner: &Learner| learner.scaler.as_ref().unwrap().scale();
     let start = scale(&learner);
     let mut overflows = 0;
-    for number in 0..8 {
-        match take(&setup, &mut learner, number) {
+    for number in 0..24 {
+        match take_of(&setup, &mut learner, number, &mut setup.train_batches(0, 0, 8).unwrap()) {
             Stepped::Done => {}
             Stepped::Overflow => overflows += 1,
             Stepped::NotFinite(found) => panic!("{}", found.what),
         }
     }
+    assert!(overflows > 0 && overflows < 24, "{overflows} overflows");
     assert_eq!(scale(&learner), start / f64::from(1 << overflows));
-    assert_eq!(learner.optimizer.steps(), 8 - overflows);
+    assert_eq!(learner.optimizer.steps(), 24 - overflows);
     assert_ne!(values(&learner), before);
 }
 
@@ -111,12 +129,18 @@ fn gradients_alone_can_be_infinite() {
 fn an_infinite_gradient_is_named() {
     let setup = setup(json!({ "batch_size": 8 }));
     let mut learner = Learner::new(&setup).unwrap();
-    // A variance of 0 in a gate's input: finite forward, not backward.
-    let fc = learner.net.tensors().iter().find(|named| named.param.name == "fc.weight").unwrap();
-    let huge = fc.tensor.detach().full_like(1e38);
-    overwrite(&fc.tensor, &huge).unwrap();
+    // A gradient to which the step's own is added; the forward pass does not see it.
+    let before = values(&learner);
+    let conv =
+        learner.net.tensors().iter().find(|named| named.param.name == "layer2.0.conv1.weight").unwrap();
+    (&conv.tensor * f64::INFINITY).sum(Kind::Float).backward();
     let found = not_finite(take(&setup, &mut learner, 0));
-    assert!(found.what.contains("fc"), "{}", found.what);
+    assert_eq!(found.what, "the loss is finite, but not the gradient of `layer2.0.conv1.weight`");
+    assert_eq!(found.samples.len(), 8);
+    assert_eq!(learner.optimizer.steps(), 0);
+    for (before, named) in before.iter().zip(learner.net.tensors()) {
+        assert!(named.param.name.contains("running") || *before == named.tensor, "{}", named.param.name);
+    }
 }
 
 /// Five good steps, one that ruins the weights, and good ones again.

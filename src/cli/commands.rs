@@ -480,7 +480,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     if let (Some(_), Some(seconds), Some(outside)) = (&args.data, &measurement.split, measurement.outside) {
         let line = |part: Part| {
             let (seconds, share) = (seconds.of(part), seconds.of(part) / seconds.total());
-            let name = format!("{part:?}").to_lowercase();
+            let name = part.name();
             format!("{name:<9} {:>9.2} ms a step  {:>8}", 1e3 * seconds / steps as f64, percent(share))
         };
         let lines = Part::ALL.map(line).join("\n");

@@ -7,6 +7,7 @@
 
 use super::launch::SPAWNED;
 use crate::error::{Problem, Result, failed};
+use crate::files;
 use crate::torch_ext::dist::{Keeper, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -107,8 +108,7 @@ pub fn run(job: &Job) -> Result<Ended> {
     // Before there are children: a signal that comes early is theirs, too.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
         .map_err(|reason| failed(format!("cannot listen to signals: {reason}")))?;
-    std::fs::create_dir_all(job.logs)
-        .map_err(|reason| failed(format!("cannot make {}: {reason}", job.logs.display())))?;
+    files::create_dir(job.logs)?;
     // Its own connection is not used; a port that is in use cannot be chosen.
     let store = Store::open("127.0.0.1", 0, Keeper::Us, Duration::from_secs(60), "launcher/")?;
     let mut children = Children { running: Vec::with_capacity(job.processes) };

@@ -4,7 +4,7 @@ use super::setup::Setup;
 use super::train::Learner;
 use super::train::split::{Seconds, Split};
 use super::train::step::{Step, Stepped};
-use crate::data::loader::{Batch, Loader, Plan};
+use crate::data::loader::{Batch, Loader};
 use crate::data::{DataSpec, Source, synthetic};
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
@@ -13,7 +13,6 @@ use crate::net::build::Mode;
 use crate::net::cost::{Shape, cost};
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
-use std::sync::Arc;
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor, no_grad_guard};
 
@@ -188,17 +187,6 @@ struct Epochs<'a> {
     loader: Option<Loader>,
 }
 
-impl Epochs<'_> {
-    fn next_epoch(&mut self) -> Result<Loader> {
-        let Setup { experiment, train, train_faults, device, .. } = self.setup;
-        let (data, batch_size) = (&experiment.data, experiment.train.batch_size);
-        let (samples, faults) = (Arc::clone(train), Arc::clone(train_faults));
-        let plan = Plan::train(samples, faults, data, batch_size, experiment.seed, self.epoch)?;
-        self.epoch += 1;
-        Ok(Loader::start(plan, 0, data.thread_count(), *device))
-    }
-}
-
 impl Iterator for Epochs<'_> {
     type Item = Result<Batch>;
 
@@ -206,7 +194,9 @@ impl Iterator for Epochs<'_> {
         if let Some(batch) = self.loader.as_mut().and_then(Iterator::next) {
             return Some(batch);
         }
-        match self.next_epoch() {
+        let next = self.setup.train_batches(self.epoch, 0, self.setup.size());
+        self.epoch += 1;
+        match next {
             Ok(loader) => self.loader.insert(loader).next(),
             Err(error) => Some(Err(error)),
         }

@@ -1,6 +1,7 @@
 //! From an experiment to everything that training it needs, checked before anything is written.
 
 use crate::data::faults::Faults;
+use crate::data::loader::{Loader, Plan};
 use crate::data::{DataSpec, Dataset, Normalise, Split};
 use crate::error::{Result, failed, usage};
 use crate::experiment::Experiment;
@@ -114,6 +115,18 @@ impl Setup {
     pub fn train_size(&self, epoch: u64, timeline: Timeline) -> usize {
         let size = self.size();
         self.experiment.train.sizes.as_ref().map_or(size, |sizes| sizes.at(epoch, timeline, size))
+    }
+
+    /// The training batches of epoch number `epoch`, from 0, from its batch `first` on, of images of `size` × `size`.
+    ///
+    /// # Errors
+    /// When the data does not allow the sampling that is asked for.
+    pub fn train_batches(&self, epoch: u64, first: usize, size: usize) -> Result<Loader> {
+        let Experiment { data, train, seed, .. } = &self.experiment;
+        let data = DataSpec { size: Some(size), ..data.clone() };
+        let (samples, faults) = (Arc::clone(&self.train), Arc::clone(&self.train_faults));
+        let plan = Plan::train(samples, faults, &data, train.batch_size, *seed, epoch)?;
+        Ok(Loader::start(plan, first, data.thread_count(), self.device))
     }
 
     /// Refuses training images that the network has no answer for.

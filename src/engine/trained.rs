@@ -8,6 +8,7 @@ use crate::net::Node;
 use crate::net::build::{Net, overwrite};
 use crate::net::cost::{Shape, cost, count};
 use crate::net::gates::{gated_blocks, without_blocks};
+use crate::net::precision::Precision;
 use crate::run::checkpoint::Saved;
 use crate::run::{Checkpoint, RunDir};
 use crate::weights::{About, Weights};
@@ -52,6 +53,7 @@ impl Trained {
         let node = experiment.model.describe(identity.channels as i64, identity.classes.len() as i64)?;
         let preprocessing = experiment.data.preprocessing();
         check_size(&node, &preprocessing)?;
+        Precision::Fp32.prepare()?;
         let net = Net::build(&node, experiment.seed, device)?;
         if average {
             saved.load_average(&net)?
@@ -92,6 +94,7 @@ impl Trained {
         let outputs = bias.map_or(entry.classes, |bias| bias.values.len() as i64);
         let node = spec.describe(preprocessing.mean.len() as i64, outputs)?;
         check_size(&node, &preprocessing)?;
+        Precision::Fp32.prepare()?;
         let net = Net::build(&node, 0, device)?;
         weights.fill(&net, &spec.name, Head::Keep)?;
         let classes_are_named = classes.len() as i64 == outputs;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, TchError};
 
 /// The format. Weights, statistics, gradients and the optimizer's memory are float32 in all of them, and so is every
-/// evaluation.
+/// evaluation, but that of a `tf32` run while it goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -24,7 +24,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Sets what holds for the whole process: whether float32 is rounded.
+    /// Sets what holds for the whole process: whether float32 is rounded. libtorch, left to itself, rounds in cuDNN's
+    /// convolutions.
     ///
     /// # Errors
     /// When libtorch refuses.

@@ -78,7 +78,7 @@ pub enum Event {
         lr: f64,
         /// Training speed since the last such event.
         images_per_second: f64,
-        /// Share of the time that was spent on waiting for data.
+        /// Share of the time that was spent on waiting for batches and making floats of them.
         #[serde(default)]
         waiting: f64,
     },

@@ -84,7 +84,8 @@ fn newest(dir: &Path) -> Option<u64> {
 
 /// Name of this machine, as far as it suits a file's name.
 fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
     let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
     if plain.is_empty() { "localhost".to_string() } else { plain }
 }

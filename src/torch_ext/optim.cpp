@@ -9,6 +9,7 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -175,15 +176,21 @@ int senet_scale_gradients(Tensor **params, size_t count, double factor, int *fin
   });
 }
 
-// Whether all gradients are finite: the largest absolute value is, and no NaN is larger than another value.
+// Whether all gradients are finite. A sum with an infinity or a NaN in it is not finite; only where one is not, which
+// large values can do as well, each value is looked at.
 int senet_gradients_are_finite(Tensor **params, size_t count, int *finite) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     const Group group(params, count);
     *finite = 1;
     if (group.empty()) return;
-    const Tensor largest = at::stack(at::_foreach_norm(group.grads, INFINITY));
-    *finite = at::isfinite(largest).all().item<bool>() ? 1 : 0;  // sync: the update depends on it
+    Tensors sums;
+    for (const Tensor &grad : group.grads) sums.push_back(grad.sum());
+    const auto all_finite = [](const Tensor &values) { return at::isfinite(values).all().item<bool>(); };
+    *finite = all_finite(at::stack(sums)) ||  // sync: the update depends on it
+                      std::all_of(group.grads.begin(), group.grads.end(), all_finite)
+                  ? 1
+                  : 0;
   });
 }
 

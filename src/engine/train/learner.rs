@@ -100,7 +100,7 @@ impl Learner {
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn update(&mut self, lr: f64, checked: bool) -> Result<bool> {
+    pub fn update(&mut self, lr: f64, checked: bool, split: &mut Split) -> Result<bool> {
         let params = self.optimizer.params();
         let finite = match &mut self.scaler {
             Some(scaler) => {
@@ -110,6 +110,7 @@ impl Learner {
             }
             None => !checked || gradients_are_finite(&params)?,
         };
+        split.lap(Part::Rest);
         if !finite {
             return Ok(false);
         }
@@ -118,6 +119,7 @@ impl Learner {
         }
         self.optimizer.step(lr)?;
         self.ema.iter().try_for_each(|ema| ema.follow(self.optimizer.steps()))?;
+        split.lap(Part::Optimizer);
         Ok(true)
     }
 

@@ -11,9 +11,7 @@ pub use learner::Learner;
 use super::Context;
 use super::eval::evaluate;
 use super::setup::Setup;
-use crate::data::DataSpec;
 use crate::data::faults::Faults;
-use crate::data::loader::{Loader, Plan};
 use crate::error::{Result, failed};
 use crate::experiment::{Experiment, OnNan, TrainSpec};
 use crate::metrics::{Counters, Totals};
@@ -27,7 +25,6 @@ use crate::weights::Weights;
 use saver::{Saver, restore};
 use serde::{Deserialize, Serialize};
 use split::{Part, Split};
-use std::sync::Arc;
 use std::time::Instant;
 use step::{Step, Stepped};
 
@@ -165,7 +162,8 @@ impl<'a, 'c> Training<'a, 'c> {
         let (epoch, first) = (self.progress.step / steps_per_epoch, self.progress.step % steps_per_epoch);
         let end = ((epoch + 1) * steps_per_epoch).min(total_steps);
         let size = self.setup.train_size(epoch, self.timeline);
-        let mut batches = self.batches(epoch, first, size)?;
+        let first_batch = first as usize * self.recipe().accumulate;
+        let mut batches = self.setup.train_batches(epoch, first_batch, size)?;
         let mut counters = Counters::new(&self.progress.epoch_totals, self.setup.device);
         let mut logged = Instant::now();
         self.split = Split::start();
@@ -202,15 +200,6 @@ impl<'a, 'c> Training<'a, 'c> {
             }
         }
         Ok(EpochEnd::Done)
-    }
-
-    /// The batches of an epoch from its step `first` on, of images of `size`.
-    fn batches(&self, epoch: u64, first: u64, size: usize) -> Result<Loader> {
-        let Experiment { data, train, seed, .. } = self.experiment();
-        let data = DataSpec { size: Some(size), ..data.clone() };
-        let (samples, faults) = (Arc::clone(&self.setup.train), Arc::clone(&self.setup.train_faults));
-        let plan = Plan::train(samples, faults, &data, train.batch_size, *seed, epoch)?;
-        Ok(Loader::start(plan, first as usize * train.accumulate, data.thread_count(), self.setup.device))
     }
 
     fn next_step(&self, size: usize) -> Step<'a> {

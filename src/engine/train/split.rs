@@ -15,13 +15,25 @@ pub enum Part {
     Backward,
     /// Clipping, the optimizer and the moving average.
     Optimizer,
-    /// Counting, looking whether numbers are finite, telling and saving.
+    /// Counting, looking whether loss and gradients are finite (and dividing these by a loss scaler's factor), telling and
+    /// saving.
     Rest,
 }
 
 impl Part {
     /// In the order of a step.
     pub const ALL: [Self; 5] = [Self::Data, Self::Forward, Self::Backward, Self::Optimizer, Self::Rest];
+
+    /// In a word, as [`Seconds`] has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::Optimizer => "optimizer",
+            Self::Rest => "rest",
+        }
+    }
 }
 
 /// Seconds by what they were spent on.
@@ -46,14 +58,8 @@ impl Seconds {
     }
 
     /// Those of one part.
-    pub fn of(&self, part: Part) -> f64 {
-        match part {
-            Part::Data => self.data,
-            Part::Forward => self.forward,
-            Part::Backward => self.backward,
-            Part::Optimizer => self.optimizer,
-            Part::Rest => self.rest,
-        }
+    pub fn of(mut self, part: Part) -> f64 {
+        *self.part(part)
     }
 
     /// Share of the time that the network did not get.
@@ -61,14 +67,14 @@ impl Seconds {
         (self.data + self.rest) / self.total()
     }
 
-    fn add(&mut self, part: Part, seconds: f64) {
-        *match part {
+    fn part(&mut self, part: Part) -> &mut f64 {
+        match part {
             Part::Data => &mut self.data,
             Part::Forward => &mut self.forward,
             Part::Backward => &mut self.backward,
             Part::Optimizer => &mut self.optimizer,
             Part::Rest => &mut self.rest,
-        } += seconds;
+        }
     }
 }
 
@@ -100,7 +106,7 @@ impl Split {
             Cuda::synchronize(index as i64);
         }
         let now = Instant::now();
-        self.seconds.add(part, (now - self.since).as_secs_f64());
+        *self.seconds.part(part) += (now - self.since).as_secs_f64();
         self.since = now;
     }
 

@@ -48,8 +48,17 @@ pub struct NotFinite {
     pub samples: Vec<usize>,
 }
 
+/// What came of the batches of a step.
+enum Computed {
+    /// Gradients of these samples, whose losses are finite.
+    Finite { samples: Vec<usize> },
+    /// A loss is not.
+    NotFinite(NotFinite),
+}
+
 impl Step<'_> {
-    /// Computes the gradients of the next `train.accumulate` of `batches` and changes the weights by them.
+    /// Computes the gradients of the next `train.accumulate` of `batches` and changes the weights by them. Whatever becomes
+    /// of it, all of its batches are taken.
     ///
     /// # Errors
     /// When a batch cannot be had or libtorch refuses.
@@ -62,12 +71,42 @@ impl Step<'_> {
     ) -> Result<Stepped> {
         let recipe = &self.experiment.train;
         let statistics = (recipe.on_nan == OnNan::Skip).then(|| learner.statistics()).transpose()?;
+        let mut own = batches.take(recipe.accumulate);
+        let found = match self.gradients(learner, &mut own, counters, split)? {
+            Computed::Finite { samples } => {
+                if learner.update(self.lr, self.checked, split)? {
+                    return Ok(Stepped::Done);
+                }
+                if learner.scaler.as_ref().is_some_and(|scaler| !scaler.is_exhausted()) {
+                    learner.optimizer.drop_gradients()?;
+                    return Ok(Stepped::Overflow);
+                }
+                let name = learner.gradient_not_finite()?.unwrap_or_default();
+                NotFinite { what: format!("the loss is finite, but not the gradient of `{name}`"), samples }
+            }
+            Computed::NotFinite(found) => {
+                own.try_for_each(|batch| batch.map(drop))?;
+                found
+            }
+        };
+        learner.optimizer.drop_gradients()?;
+        statistics.iter().try_for_each(|copies| learner.restore_statistics(copies))?;
+        Ok(Stepped::NotFinite(found))
+    }
+
+    /// Computes the gradients of `batches`, up to the first whose loss is not finite.
+    fn gradients(
+        &self,
+        learner: &Learner,
+        batches: &mut impl Iterator<Item = Result<Batch>>,
+        counters: &mut Counters,
+        split: &mut Split,
+    ) -> Result<Computed> {
         let mut samples = Vec::new();
-        let mut found = None;
-        for (part, batch) in (0..).zip(batches.take(recipe.accumulate)) {
+        for (part, batch) in (0..).zip(batches) {
             let batch = batch?;
             let mut random = rng::stream(self.experiment.seed, "mix", [self.number, part]);
-            let mix = recipe.mix.draw(batch.len, self.size, self.size, &mut random);
+            let mix = self.experiment.train.mix.draw(batch.len, self.size, self.size, &mut random);
             self.seed(part);
             let share = batch.len as f64 / self.samples as f64;
             split.lap(Part::Data);
@@ -82,36 +121,14 @@ impl Step<'_> {
                     let what = format!(
                         "the loss is {loss}, and the first output that is not finite is that of {place}"
                     );
-                    found = Some(NotFinite { what, samples: batch.samples });
-                    break;
+                    return Ok(Computed::NotFinite(NotFinite { what, samples: batch.samples }));
                 }
             }
             counters.add(&logits, &batch.labels, &loss)?;
             samples.extend(batch.samples);
             split.lap(Part::Rest);
         }
-        if found.is_none() {
-            let updated = learner.update(self.lr, self.checked)?;
-            split.lap(Part::Optimizer);
-            if updated {
-                return Ok(Stepped::Done);
-            }
-            if learner.scaler.as_ref().is_some_and(|scaler| !scaler.is_exhausted()) {
-                learner.optimizer.drop_gradients()?;
-                return Ok(Stepped::Overflow);
-            }
-        }
-        let found = match found {
-            Some(found) => found,
-            None => {
-                let name = learner.gradient_not_finite()?.unwrap_or_default();
-                let what = format!("the loss is finite, but not the gradient of `{name}`");
-                NotFinite { what, samples }
-            }
-        };
-        learner.optimizer.drop_gradients()?;
-        statistics.iter().try_for_each(|copies| learner.restore_statistics(copies))?;
-        Ok(Stepped::NotFinite(found))
+        Ok(Computed::Finite { samples })
     }
 
     /// What is random in a step depends on its number alone, so that a resumed run draws the same.
