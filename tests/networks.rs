@@ -171,7 +171,7 @@ fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
         let x = Tensor::from_slice(&uniform("x", n * c * size * size)).view([n, c, size, size]) + 5.0;
         let x = channels_last(&x).unwrap().set_requires_grad(true);
         let exact_x = x.detach().to_kind(Kind::Double).set_requires_grad(true);
-        let fused = batch_norm_relu(&x, &ours, 0.1, 1e-5, relu).unwrap();
+        let fused = batch_norm_relu(&x, &ours, 0.1, 1e-5, relu, None).unwrap();
         let BatchNorm { gamma, beta, mean, variance } = &theirs;
         let plain =
             exact_x.batch_norm(Some(gamma), Some(beta), Some(mean), Some(variance), true, 0.1, 1e-5, true);

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Sandbox, TINY, refused};
 use senet::data::loader::Loader;
+use senet::dist::collective::Collective;
 use senet::engine::setup::Setup;
 use senet::engine::train::Learner;
 use senet::engine::train::split::Split;
@@ -42,7 +43,7 @@ fn take_of(setup: &Setup, learner: &mut Learner, number: u64, batches: &mut Load
         samples: 8 * setup.experiment.train.accumulate,
         checked: true,
     };
-    step.take(learner, batches, &mut counters, &mut Split::start()).unwrap()
+    step.take(learner, batches, &mut counters, &mut Split::start(), &Collective::Alone).unwrap()
 }
 
 fn not_finite(stepped: Stepped) -> NotFinite {

@@ -8,9 +8,9 @@
     reason = "each rank is a process with its own output"
 )]
 
-use senet::dist::collective::{Collective, Gradients, nothing};
+use senet::data::share::Share;
+use senet::dist::collective::{Collective, Gradients};
 use senet::dist::launch::{self, Environment, Launch};
-use senet::dist::share::Share;
 use senet::dist::spawn::{self, Job};
 use senet::dist::watch::Limits;
 use senet::error::{Result, TorchContext, problem};
@@ -175,9 +175,10 @@ fn play_fault(collective: &Collective, role: &str) -> Result<()> {
 
 // ---- a net of two layers ---------------------------------------------------------------------------------------------
 
-/// Draws in an epoch: with 3 ranks of 4, two whole steps and one of 2 samples, in which rank 2 has none.
+/// Draws in an epoch: two whole steps and one of 2 samples, fewer than 3 ranks.
 const DRAWS: usize = 26;
-const BATCH: usize = 4;
+/// Of all ranks together.
+const BATCH: usize = 12;
 
 fn parameters() -> Vec<(String, Tensor)> {
     tch::manual_seed(5);
@@ -198,36 +199,26 @@ fn loss(params: &[(String, Tensor)], own: std::ops::Range<usize>) -> Tensor {
 }
 
 /// Two epochs of plain gradient descent, each batch in `accumulate` passes.
-fn descend(
-    collective: &Collective,
-    options: ReducerOptions,
-    batch: usize,
-    accumulate: usize,
-) -> Result<Tensor> {
-    let (rank, world_size) = (collective.rank(), collective.world_size());
+fn descend(collective: &Collective, options: ReducerOptions, accumulate: usize) -> Result<Tensor> {
     let params = parameters();
     let mut gradients: Gradients = collective.gradients(&params, options)?;
-    let share = Share { draws: DRAWS, batch, rank, world_size };
     for epoch in 0..2 {
-        for (step, part) in share.steps(0).enumerate() {
+        for (step, begin) in (0..DRAWS).step_by(BATCH).enumerate() {
             collective.doing(format!("epoch {epoch}, step {step}"));
-            let weight = part.weight(world_size);
+            let batch = begin..DRAWS.min(begin + BATCH);
             for pass in 0..accumulate {
-                let own = senet::dist::share::part(part.own.clone(), pass, accumulate);
+                let whole = Share { rank: pass, world_size: accumulate }.of(batch.clone());
+                let part = collective.share().of_training(whole);
                 let last = pass + 1 == accumulate;
                 if last {
                     gradients.begin()?;
                 }
-                let loss = if own.is_empty() {
-                    nothing(&params)?
-                } else {
-                    loss(&params, own.clone()) * (weight * own.len() as f64 / part.own.len() as f64)
-                };
+                let share = part.weight * part.whole as f64 / batch.len() as f64;
+                let loss = loss(&params, part.own) * share;
                 if last {
-                    gradients.backward(&loss)?;
-                } else {
-                    loss.f_backward().torch_context(|| "backward".into())?;
+                    gradients.turn(&loss)?;
                 }
+                loss.f_backward().torch_context(|| "backward".into())?;
             }
             let _no_grad = tch::no_grad_guard();
             for (_, param) in &params {
@@ -258,7 +249,7 @@ fn ways() -> [(&'static str, ReducerOptions, usize); 5] {
 
 fn play_gradients(collective: &Collective, folder: &Path) -> Result<()> {
     for (name, options, accumulate) in ways() {
-        let params = descend(collective, options, BATCH, accumulate)?;
+        let params = descend(collective, options, accumulate)?;
         let all = collective.gather(
             &Vec::<f64>::try_from(&params)?.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<_>>(),
         )?;
@@ -367,7 +358,7 @@ fn ranks_descend_as_one_process_does() {
             assert_eq!(code, 0, "rank {rank} of {world_size}: {said}");
         }
         let alone = Collective::Alone;
-        let one = descend(&alone, ReducerOptions::default(), BATCH * world_size, 1).unwrap();
+        let one = descend(&alone, ReducerOptions::default(), 1).unwrap();
         let one = Vec::<f64>::try_from(&one).unwrap();
         let begin = Tensor::cat(&parameters().iter().map(|(_, p)| p.flatten(0, -1)).collect::<Vec<_>>(), 0);
         let begin = Vec::<f64>::try_from(&begin.detach()).unwrap();

@@ -4,6 +4,8 @@ use super::INTERRUPTED;
 use super::args::{AblateArgs, ControlRow};
 use super::commands::{RUNS, stop_flag, with_flags};
 use super::output::{Console, note, print, print_json};
+use super::ranks;
+use crate::dist::launch::{self, Launch};
 use crate::engine::{StopFlag, ablate};
 use crate::error::{Result, failed, usage};
 use crate::experiment::paper;
@@ -16,11 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, thread};
 
-/// Set for the further processes of `--jobs`, which end when their standard input does.
+/// Set for the further processes of `--jobs`, which end when their standard input does: the number of each, from 1.
 const HELPER: &str = "SENET_ABLATE_HELPER";
 
 pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
-    let sweep = sweep(args)?;
+    let mut sweep = sweep(args)?;
     for what in &sweep.left_out {
         note(&format!("warning: left out: {what}"));
     }
@@ -32,8 +34,10 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
         Some(dir) => dir.clone(),
         None => default_dir(&sweep)?,
     };
-    let is_helper = env::var_os(HELPER).is_some();
-    if is_helper {
+    let worker = Worker::find()?;
+    let is_helper = worker.is_helper;
+    worker.take_device(&mut sweep);
+    if worker.is_started_here {
         stop_with_input(&stop);
     }
     let _helpers = if is_helper { Vec::new() } else { start_helpers(args.jobs)? };
@@ -67,6 +71,46 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
             Ok(INTERRUPTED)
         }
     }
+}
+
+/// This process among those that share the runs of a comparison: they take them from its folder, one by one.
+struct Worker {
+    /// Number on this machine, from 0.
+    number: usize,
+    /// Whether another prints and makes the tables.
+    is_helper: bool,
+    /// Whether it ends with the process that started it.
+    is_started_here: bool,
+}
+
+impl Worker {
+    /// A helper of `--jobs`, one of those that a launcher started, or the only one.
+    fn find() -> Result<Self> {
+        let number = env::var(HELPER).ok().and_then(|number| number.parse().ok());
+        if let Some(number) = number {
+            return Ok(Self { number, is_helper: true, is_started_here: true });
+        }
+        Ok(match launch::find(&ranks::environment())? {
+            Some(Launch { rank, local_rank, .. }) => {
+                Self { number: local_rank.unwrap_or(rank), is_helper: rank > 0, is_started_here: false }
+            }
+            None => Self { number: 0, is_helper: false, is_started_here: false },
+        })
+    }
+
+    /// Gives each worker of a machine a GPU of its own, as far as there are any, unless the user has named one.
+    fn take_device(&self, sweep: &mut Sweep) {
+        let Some(device) = device_of(&sweep.base.device, self.number, tch::Cuda::device_count()) else {
+            return;
+        };
+        sweep.rows.iter_mut().for_each(|row| row.experiment.device.clone_from(&device));
+        sweep.base.device = device;
+    }
+}
+
+fn device_of(name: &str, worker: usize, gpus: i64) -> Option<String> {
+    let is_free = ["auto", "cuda"].contains(&name) && gpus > 1;
+    is_free.then(|| format!("cuda:{}", worker as i64 % gpus))
 }
 
 /// What the file and the flags ask for.
@@ -149,9 +193,9 @@ fn every_run_is_done(results: &Results) -> Result<u8> {
 /// nothing: what stops one of them stops this process as well, and a run that fails there is noted in its folder.
 fn start_helpers(jobs: u32) -> Result<Vec<Child>> {
     let program = env::current_exe()?;
-    let start = |_| {
+    let start = |number: u32| {
         let mut command = Command::new(&program);
-        command.args(env::args_os().skip(1)).env(HELPER, "1");
+        command.args(env::args_os().skip(1)).env(HELPER, number.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
     (1..jobs).map(start).collect::<Result<_, _>>().map_err(Into::into)
@@ -165,4 +209,18 @@ fn stop_with_input(stop: &StopFlag) {
         while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_of;
+
+    #[test]
+    fn workers_take_gpus_in_turn_unless_one_is_named() {
+        let of = |name, gpus| [0, 1, 2].map(|worker| device_of(name, worker, gpus));
+        assert_eq!(of("auto", 2), ["cuda:0", "cuda:1", "cuda:0"].map(|name| Some(name.to_string())));
+        for (name, gpus) in [("auto", 0), ("auto", 1), ("cpu", 2), ("cuda:1", 2)] {
+            assert_eq!(of(name, gpus), [None, None, None], "{name}, {gpus}");
+        }
+    }
 }

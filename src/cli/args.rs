@@ -120,8 +120,12 @@ Examples:
   senet train --tensorboard                          for `tensorboard --logdir runs`, too
   senet train CONFIG --out runs/first --resume auto  begin it, or go on: for jobs that are started again
   senet train --model se-resnet-50-v1.5 --weights seresnet50.safetensors --head new --data PETS
+  senet train CONFIG --nproc 8                       8 processes on this machine, a GPU for each
+  torchrun --no-python --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST senet train CONFIG
+  srun senet train CONFIG                            as many as SLURM has tasks
 
-Ctrl-C stops after the step in flight and saves; a second one stops at once. SIGTERM and SIGUSR1 save, too, and
+Several processes share each batch: the recipe means the same on any number of them, and a run may go on with another
+number. Ctrl-C stops after the step in flight and saves; a second one stops at once. SIGTERM and SIGUSR1 save, too, and
 exit with code 75: the job is to be started again.")]
 pub struct TrainArgs {
     /// What to train.
@@ -137,9 +141,24 @@ pub struct TrainArgs {
     /// Write files of events for TensorBoard as well, to RUN/tensorboard (`log.tensorboard`).
     #[arg(long)]
     pub tensorboard: bool,
+    /// Several processes.
+    #[command(flatten)]
+    pub ranks: RankArgs,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Processes that work together.
+#[derive(Debug, Args)]
+pub struct RankArgs {
+    /// Start N processes on this machine that work together, each on a GPU of its own or a part of the cores; torchrun,
+    /// srun and mpirun start them on several machines.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub nproc: Option<u32>,
+    /// Seconds after which a process that does not come, or no longer answers, ends the job.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rank_timeout: u64,
 }
 
 /// `senet eval`.
@@ -156,6 +175,7 @@ Examples:
                                          by ImageNet-ReaL's labels, too
   senet eval runs/first --data IMAGENET-R --subset
                                          200 of the classes, and guesses among these alone
+  senet eval runs/first --nproc 8        by eight processes, a GPU for each
   senet eval --calibration --per-class classes.csv --confusion matrix.csv --predictions images.csv
 
 Classes are found by their names, whatever the order of their folders; folders 0 to 999 (ImageNet-V2) are ImageNet's
@@ -176,6 +196,9 @@ pub struct EvalArgs {
     /// Leave trained SE blocks out: `all`, a stage (`stage5`), or the start of a block's name (`layer4.2`).
     #[arg(long, value_name = "BLOCKS,…", value_delimiter = ',')]
     pub without_se: Vec<String>,
+    /// Several processes.
+    #[command(flatten)]
+    pub ranks: RankArgs,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,

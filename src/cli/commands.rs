@@ -5,12 +5,14 @@ use super::args::{
     SummaryArgs, TrainArgs, Which,
 };
 use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
+use super::ranks::{self, Role};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE};
 use crate::data::DataSpec;
 use crate::data::views::{Framing, ShortSide, Views};
+use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
-use crate::engine::setup::Setup;
+use crate::engine::setup::{Setup, recipe_hash};
 use crate::engine::train::split::Part;
 use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
 use crate::error::{Result, usage};
@@ -24,10 +26,12 @@ use crate::report::table::{Table, grouped, percent};
 use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use tch::Device;
 
 /// Where runs go by default.
 pub(super) const RUNS: &str = "runs";
@@ -84,9 +88,6 @@ fn requeue_flag(stop: &StopFlag) -> Result<StopFlag> {
     Ok(requeue)
 }
 
-/// A run to train: what it needs, its folder, and whether it goes on from a checkpoint.
-type Started = (Setup, RunDir, bool);
-
 /// What the words ask to train.
 fn asked(args: &TrainArgs) -> Result<Experiment> {
     let mut experiment = experiment(&args.experiment)?;
@@ -94,51 +95,123 @@ fn asked(args: &TrainArgs) -> Result<Experiment> {
     Ok(experiment)
 }
 
-/// A new run.
-fn begin(args: &TrainArgs) -> Result<Started> {
-    let setup = Setup::for_training(asked(args)?)?;
-    let name = &setup.experiment.name;
-    let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
-    let run = RunDir::create(&path, &setup.experiment)?;
-    Ok((setup, run, false))
+/// How a run comes about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way<'a> {
+    /// It is a new one.
+    Begin,
+    /// It was begun, here or in the newest folder.
+    GoOn(Option<&'a Path>),
+    /// The one in `--out` if it was begun, else a new one: a job that is started again and again with the same words.
+    Auto,
 }
 
-/// An earlier run, as it was configured.
-fn go_on(args: &TrainArgs, run: RunDir) -> Result<Started> {
-    let mut experiment = run.experiment()?;
-    // Where the run goes on, and what it logs, is no part of what it computes.
-    experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
-    experiment.threads = args.experiment.threads.or(experiment.threads);
-    experiment.log.tensorboard |= args.tensorboard;
-    // A run that broke before its first checkpoint begins anew, in the folder that it has already.
-    let begun = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
-    Ok((Setup::for_training(experiment)?, run, begun))
+impl<'a> Way<'a> {
+    fn of(args: &'a TrainArgs) -> Self {
+        match &args.resume {
+            None => Self::Begin,
+            Some(Some(auto)) if auto.as_os_str() == "auto" => Self::Auto,
+            Some(path) => Self::GoOn(path.as_deref()),
+        }
+    }
 }
 
-/// The run in `--out` if it was begun, else a new one: a job that is started again and again with the same words.
-fn begin_or_go_on(args: &TrainArgs) -> Result<Started> {
-    let Some(path) = &args.out else {
-        let message = "`--resume auto` needs `--out RUN`: the folder that says whether the run was begun";
-        return Err(usage(message).hint("senet train CONFIG --out runs/first --resume auto").into());
-    };
-    if !path.exists() {
-        return begin(args);
+/// A run to train, as rank 0 finds it.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    experiment: Experiment,
+    /// The folder of a run that was begun.
+    run: Option<PathBuf>,
+    /// Whether it has a checkpoint.
+    resume: bool,
+}
+
+impl Found {
+    fn of(args: &TrainArgs, asked: Option<&Experiment>) -> Result<Self> {
+        let new = |asked: Option<&Experiment>| {
+            let experiment = asked.expect("whoever begins a run asks for something").clone();
+            Self { experiment, run: None, resume: false }
+        };
+        match Way::of(args) {
+            Way::Begin => Ok(new(asked)),
+            Way::GoOn(path) => Self::begun(args, &open_run(path)?),
+            Way::Auto => {
+                let Some(path) = &args.out else {
+                    let message =
+                        "`--resume auto` needs `--out RUN`: the folder that says whether the run was begun";
+                    return Err(usage(message)
+                        .hint("senet train CONFIG --out runs/first --resume auto")
+                        .into());
+                };
+                if path.exists() { Self::begun(args, &RunDir::open(path)?) } else { Ok(new(asked)) }
+            }
+        }
     }
-    let run = RunDir::open(path)?;
-    let asked = Setup::new(asked(args)?)?.experiment;
-    let (mut setup, run, begun) = go_on(args, run)?;
-    let same_place = |experiment: &Experiment| {
-        let log = LogSpec::default();
-        Experiment { device: String::new(), threads: None, log, ..experiment.clone() }
-    };
-    if same_place(&asked) != same_place(&setup.experiment) {
-        let message = format!("{} was begun with another configuration", path.display());
-        return Err(usage(message)
-            .hint("name another folder, or `--resume RUN` alone goes on as it was")
-            .into());
+
+    /// An earlier run, as it was configured.
+    fn begun(args: &TrainArgs, run: &RunDir) -> Result<Self> {
+        let mut experiment = run.experiment()?;
+        // Where the run goes on, and what it logs, is no part of what it computes.
+        experiment.device = args.experiment.device.clone().unwrap_or(experiment.device);
+        experiment.threads = args.experiment.threads.or(experiment.threads);
+        experiment.log.tensorboard |= args.tensorboard;
+        // A run that broke before its first checkpoint begins anew, in the folder that it has already.
+        let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
+        Ok(Self { experiment, run: Some(run.path().to_path_buf()), resume })
     }
-    setup.experiment.log = asked.log;
-    Ok((setup, run, begun))
+
+    /// Its folder, made where there is none.
+    fn folder(&self, args: &TrainArgs, setup: &Setup, asked: Option<&Experiment>) -> Result<PathBuf> {
+        match (&self.run, asked) {
+            (None, _) => {
+                let name = &setup.experiment.name;
+                let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
+                Ok(RunDir::create(&path, &setup.experiment)?.path().to_path_buf())
+            }
+            (Some(path), Some(asked)) => {
+                let asked = Setup::new(asked.clone())?.experiment;
+                let same_place = |experiment: &Experiment| {
+                    let log = LogSpec::default();
+                    Experiment { device: String::new(), threads: None, log, ..experiment.clone() }
+                };
+                if same_place(&asked) != same_place(&setup.experiment) {
+                    let message = format!("{} was begun with another configuration", path.display());
+                    return Err(usage(message)
+                        .hint("name another folder, or `--resume RUN` alone goes on as it was")
+                        .into());
+                }
+                Ok(path.clone())
+            }
+            (Some(path), None) => Ok(path.clone()),
+        }
+    }
+}
+
+/// What a run needs, its folder, and whether it goes on from a checkpoint: what rank 0 finds, checked on all ranks.
+fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, bool)> {
+    let way = Way::of(args);
+    if let Way::GoOn(_) = way {
+        check_alone(args)?;
+    }
+    let asked = (!matches!(way, Way::GoOn(_))).then(|| asked(args)).transpose()?;
+    let hash = asked.as_ref().map_or_else(|| Ok(String::new()), recipe_hash)?;
+    collective.agree(&[("configuration".to_string(), hash)].into())?;
+    let found = collective.from_main(|| Found::of(args, asked.as_ref()))?;
+    let mut experiment = found.experiment.clone();
+    if let (Some(asked), false) = (&asked, collective.is_main()) {
+        // Where the data lies on this machine, and what it is computed with, is this machine's.
+        (experiment.device, experiment.threads) = (asked.device.clone(), asked.threads);
+        (experiment.data.dir, experiment.data.quarantine) =
+            (asked.data.dir.clone(), asked.data.quarantine.clone());
+        experiment.data.threads = asked.data.threads;
+    }
+    let mut setup = Setup::for_training_by(experiment, collective)?;
+    let path = collective.from_main(|| found.folder(args, &setup, asked.as_ref()))?;
+    if let (Some(_), Some(asked)) = (&found.run, asked) {
+        setup.experiment.log = asked.log;
+    }
+    let run = if collective.is_main() { RunDir::open(&path)? } else { RunDir::of_another(&path) };
+    Ok((setup, run, found.resume))
 }
 
 /// Refuses settings beside `--resume RUN`: the run has its own.
@@ -171,27 +244,60 @@ fn check_alone(args: &TrainArgs) -> Result<()> {
 }
 
 pub(super) fn train(args: &TrainArgs) -> Result<u8> {
+    let launch = match Role::find(&args.ranks)? {
+        Role::Starter(processes) => return ranks::start(processes),
+        Role::Worker(launch) => launch,
+    };
     let stop = stop_flag()?;
     let requeue = requeue_flag(&stop)?;
-    let (setup, run, resume) = match &args.resume {
-        None => begin(args)?,
-        Some(Some(auto)) if auto.as_os_str() == "auto" => begin_or_go_on(args)?,
-        Some(path) => {
-            check_alone(args)?;
-            go_on(args, open_run(path.as_deref())?)?
-        }
+    let collective = ranks::join(launch.as_ref(), &args.ranks, &wanted_device(args))?;
+    if let (Some(launch), true, false) = (&launch, collective.is_main(), args.output.quiet) {
+        note(&launch.to_string());
+    }
+    let mut log = None;
+    let came_out = train_as(args, &collective, &stop, &requeue, &mut log);
+    ranks::leave(collective, launch.as_ref(), &log, came_out)
+}
+
+/// The name of the device to compute on, as far as it is known before the ranks have met.
+fn wanted_device(args: &TrainArgs) -> String {
+    let of_run = || match Way::of(args) {
+        Way::GoOn(path) => open_run(path).and_then(|run| run.experiment()),
+        Way::Begin | Way::Auto => asked(args),
     };
-    run.note_start(&Provenance::here(setup.device))?;
-    let mut console = Console::new(args.output.quiet);
-    if !args.output.quiet {
+    let device = args.experiment.device.clone();
+    // What is wrong with it is told later, by one rank for all.
+    device.unwrap_or_else(|| of_run().map_or_else(|_| "auto".to_string(), |experiment| experiment.device))
+}
+
+/// Trains as one of the ranks; returns the exit code. A rank that prints nothing gets a `log`.
+fn train_as(
+    args: &TrainArgs,
+    collective: &Collective,
+    stop: &StopFlag,
+    requeue: &StopFlag,
+    log: &mut Option<File>,
+) -> Result<u8> {
+    let (setup, run, resume) = prepare(args, collective)?;
+    let is_main = collective.is_main();
+    let mut console = if is_main {
+        run.note_start(&Provenance::here(setup.device, collective.world_size()))?;
+        Console::new(args.output.quiet)
+    } else {
+        *log = ranks::log(run.path(), collective.rank());
+        log.as_ref().map_or_else(|| Ok(Console::new(true)), Console::to_file)?
+    };
+    if is_main && !args.output.quiet {
         note(&format!("run: {}", run.path().display()));
         if let Some(scaled) = setup.experiment.scaled_lr() {
             note(&format!("learning rate {scaled}"));
         }
     }
-    let outcome = train::run(&setup, resume, &mut Context::new(&run, &mut console, &stop))?;
+    let mut context = Context::new(&run, &mut console, stop).with(collective);
+    let outcome = train::run(&setup, resume, &mut context)?;
     drop(console);
     match outcome {
+        train::Outcome::Finished(_) if !is_main => {}
         train::Outcome::Finished(summary) if args.output.json => {
             let mut document = json!({ "run": run.path() });
             merge(&mut document, &summary)?;
@@ -204,11 +310,14 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
             }
         }
         train::Outcome::Interrupted { step } => {
-            let path = run.path().display();
-            note(&format!(
-                "interrupted: saved after step {step}\n\nhint: `senet train --resume {path}` continues"
-            ));
-            return Ok(if requeue.is_set() { REQUEUE } else { INTERRUPTED });
+            let is_requeued = collective.any(requeue.is_set())?;
+            if is_main {
+                let path = run.path().display();
+                note(&format!(
+                    "interrupted: saved after step {step}\n\nhint: `senet train --resume {path}` continues"
+                ));
+            }
+            return Ok(if is_requeued { REQUEUE } else { INTERRUPTED });
         }
     }
     Ok(0)
@@ -271,6 +380,14 @@ fn framing(args: &LookArgs) -> Framing {
     }
 }
 
+/// As `--device` has it.
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_string(),
+    }
+}
+
 /// `senet eval --json`: what was not asked for is not there.
 #[derive(Serialize)]
 struct EvalDocument<'a> {
@@ -301,11 +418,24 @@ struct EvalDocument<'a> {
 }
 
 pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
+    let launch = match Role::find(&args.ranks)? {
+        Role::Starter(processes) => return ranks::start(processes),
+        Role::Worker(launch) => launch,
+    };
+    let device = args.subject.device.as_deref().unwrap_or("auto");
+    let collective = ranks::join(launch.as_ref(), &args.ranks, device)?;
+    let came_out = eval_as(args, &collective);
+    ranks::leave(collective, launch.as_ref(), &None, came_out)
+}
+
+/// Evaluates as one of the ranks.
+fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
     let EvalArgs { look, details, .. } = args;
-    let mut console = Console::new(args.output.quiet);
+    let mut console = Console::new(args.output.quiet || !collective.is_main());
     let source = Source::of(&args.subject)?;
     let framing = framing(look);
-    let request = eval::Request { framing, ..request(&args.subject, &args.without_se) };
+    let mut request = eval::Request { framing, ..request(&args.subject, &args.without_se) };
+    request.device = collective.device().map(device_name).or(request.device);
     let questions = Questions {
         calibration: details.calibration,
         real_labels: details.labels.clone(),
@@ -315,8 +445,11 @@ pub(super) fn eval(args: &EvalArgs) -> Result<u8> {
     };
     let views = look.crops.into();
     let asked = eval::Look { views, subset: look.subset, questions };
-    let outcome = eval::run(source.subject(), &request, &asked, &mut console)?;
+    let outcome = eval::run(source.subject(), &request, &asked, &mut console, collective)?;
     drop(console);
+    if !collective.is_main() {
+        return Ok(0);
+    }
     if let Some(warning) = &outcome.warning {
         note(&format!("warning: {warning}"));
     }

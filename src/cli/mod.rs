@@ -8,6 +8,7 @@ pub mod data;
 mod inspect;
 pub mod loading;
 mod output;
+mod ranks;
 mod report;
 mod weights;
 

@@ -8,6 +8,7 @@ use crate::report::event::{Accuracy, Evaluation, Event, Observer, Tick};
 use crate::report::table::{Table, grouped, percent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,11 +41,15 @@ pub fn note(text: &str) {
 /// Prints an error with its hint and says which exit code it means.
 pub fn report(error: &anyhow::Error) -> u8 {
     eprintln!("error: {error:#}");
-    let problem = error::problem(error);
-    if let Some(hint) = problem.and_then(|problem| problem.hint.as_ref()) {
+    if let Some(hint) = error::problem(error).and_then(|problem| problem.hint.as_ref()) {
         eprintln!("\nhint: {hint}");
     }
-    match problem.map(|problem| problem.kind) {
+    code(error)
+}
+
+/// The exit code that an error means.
+pub fn code(error: &anyhow::Error) -> u8 {
+    match error::problem(error).map(|problem| problem.kind) {
         Some(Kind::Usage) => 2,
         _ => 1,
     }
@@ -53,6 +58,8 @@ pub fn report(error: &anyhow::Error) -> u8 {
 /// Shows progress: a bar on a terminal, else a line now and then.
 pub struct Console {
     bar: Option<ProgressBar>,
+    /// Where lines go instead of stderr.
+    log: Option<File>,
     quiet: bool,
     started: Instant,
     /// Steps that were done when this process began, and steps of the run.
@@ -79,15 +86,37 @@ impl Console {
         });
         let now = Instant::now();
         let loss = "no loss yet".to_string();
-        Self { bar, quiet, started: now, first_step: 0, total_steps: 0, epochs: 0, last_line: now, loss }
+        let log = None;
+        Self { bar, log, quiet, started: now, first_step: 0, total_steps: 0, epochs: 0, last_line: now, loss }
+    }
+
+    /// For a process that prints nothing: into its log.
+    ///
+    /// # Errors
+    /// When the file cannot be opened once more.
+    pub fn to_file(log: &File) -> Result<Self> {
+        let mut console = Self::new(true);
+        console.log = Some(log.try_clone()?);
+        Ok(console)
+    }
+
+    /// Prints a remark, however quiet.
+    pub fn note(&self, text: &str) {
+        match (&self.log, &self.bar) {
+            // A log that cannot be written is no reason to stop.
+            (Some(log), _) => {
+                let mut log: &File = log;
+                let _ = writeln!(log, "{text}");
+            }
+            (None, Some(bar)) => bar.suspend(|| eprintln!("{text}")),
+            (None, None) => eprintln!("{text}"),
+        }
     }
 
     /// Prints above the bar.
     fn line(&self, text: &str) {
-        match &self.bar {
-            _ if self.quiet => {}
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+        if !self.quiet || self.log.is_some() {
+            self.note(text);
         }
     }
 
@@ -110,12 +139,16 @@ impl Drop for Console {
 impl Observer for Console {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Started { model, params, macs, samples, total_steps, done_steps, device } => {
+            Event::Started { model, params, macs, samples, total_steps, done_steps, device, world_size } => {
                 (self.first_step, self.total_steps, self.started) =
                     (*done_steps, *total_steps, Instant::now());
                 let (params, macs, samples) = (grouped(*params), grouped(*macs), grouped(*samples as i64));
+                let by = match world_size {
+                    1 => String::new(),
+                    several => format!(", {several} processes"),
+                };
                 self.line(&format!(
-                    "{model} on {device}: {params} parameters, {macs} multiply-adds, {samples} training images"
+                    "{model} on {device}{by}: {params} parameters, {macs} multiply-adds, {samples} training images"
                 ));
                 if *done_steps > 0 {
                     self.line(&format!("going on after step {done_steps} of {total_steps}"));

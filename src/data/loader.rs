@@ -1,11 +1,12 @@
 //! Threads that fill batches ahead of the training loop.
 //!
-//! Batch k is made by whichever thread is free, from the samples `order[k·B..]` alone, so the number of threads
+//! Batch k is made by whichever thread is free, from its [`share`](super::share) of the samples `order[k·B..]` alone, so the number of threads
 //! changes nothing but the speed. At most `AHEAD` batches a thread wait.
 
 use super::augment::Transform;
 use super::faults::Faults;
 use super::sample::{Stage, Workbench};
+use super::share::{Part, Share};
 use super::stages::Stages;
 use super::views::Views;
 use super::{DataSpec, Dataset, Split};
@@ -33,6 +34,25 @@ pub struct Batch {
     pub samples: Vec<usize>,
     /// N.
     pub len: usize,
+    /// Samples of the batch on all ranks.
+    pub whole: usize,
+    /// What the mean loss has to be multiplied with where gradients are averaged over ranks.
+    pub weight: f64,
+    /// Whether its samples count here, not on another rank.
+    pub counts: bool,
+}
+
+impl Batch {
+    /// A batch of a process by itself.
+    pub fn alone(pixels: Tensor, labels: Tensor, samples: Vec<usize>) -> Self {
+        let len = samples.len();
+        Self { pixels, labels, samples, len, whole: len, weight: 1.0, counts: true }
+    }
+
+    /// Whether other ranks have other samples of the batch.
+    pub fn is_shared(&self) -> bool {
+        self.len < self.whole
+    }
 }
 
 /// What one pass over a data set yields.
@@ -40,7 +60,9 @@ pub struct Plan {
     dataset: Arc<dyn Dataset>,
     transform: Transform,
     order: Vec<usize>,
+    /// Of all ranks together.
     batch_size: usize,
+    share: Share,
     seed: u64,
     epoch: u64,
     faults: Arc<Faults>,
@@ -79,14 +101,21 @@ impl Plan {
         let transform = Transform::new(spec, Split::Train);
         let purpose =
             Purpose::Train { by_place: spec.sampling.repeats(), scaled_decoding: spec.scaled_decoding };
-        Ok(Self { dataset, transform, order, batch_size, seed, epoch, faults, purpose })
+        let share = Share::ALONE;
+        Ok(Self { dataset, transform, order, batch_size, share, seed, epoch, faults, purpose })
     }
 
     /// Every sample once, in the data set's order, as it is.
     pub fn eval(dataset: Arc<dyn Dataset>, faults: Arc<Faults>, spec: &DataSpec, batch_size: usize) -> Self {
         let order = (0..dataset.len()).collect();
         let transform = Transform::new(spec, Split::Eval);
-        Self { dataset, transform, order, batch_size, seed: 0, epoch: 0, faults, purpose: Purpose::Eval }
+        let (share, purpose) = (Share::ALONE, Purpose::Eval);
+        Self { dataset, transform, order, batch_size, share, seed: 0, epoch: 0, faults, purpose }
+    }
+
+    /// This rank's part of each batch.
+    pub fn shared(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// The same evaluation, with the windows of `views`.
@@ -99,10 +128,28 @@ impl Plan {
         self.order.len().div_ceil(self.batch_size)
     }
 
+    /// Samples of this rank.
+    pub fn samples(&self) -> usize {
+        (0..self.batches()).map(|index| self.part(index).own.len()).sum()
+    }
+
+    /// What this rank has of batch `index`.
+    fn part(&self, index: usize) -> Part {
+        let first = index * self.batch_size;
+        let batch = first..first.saturating_add(self.batch_size).min(self.order.len());
+        match self.purpose {
+            Purpose::Train { .. } => self.share.of_training(batch),
+            Purpose::Eval => {
+                let whole = batch.len();
+                Part { own: self.share.of(batch), whole, weight: 1.0, counts: true }
+            }
+        }
+    }
+
     /// Makes batch `index`, on its way to `device`. A batch of evaluation lacks the samples that cannot be had.
     fn fill(&self, index: usize, device: Device, tools: &mut Tools) -> Result<HostBatch> {
-        let first = index * self.batch_size;
-        let places = first..(first + self.batch_size).min(self.order.len());
+        let part = self.part(index);
+        let places = part.own.clone();
         let (size, channels, windows) =
             (self.transform.size(), self.dataset.channels(), self.transform.windows());
         let shape = [places.len() * windows, size, size, channels].map(|side| side as i64);
@@ -123,7 +170,7 @@ impl Plan {
         }
         tools.bench.stages.samples += samples.len();
         let labels = samples.iter().map(|&sample| self.dataset.label(sample) as i64).collect();
-        Ok(HostBatch { pixels: pixels.into_tensor(), labels, samples })
+        Ok(HostBatch { pixels: pixels.into_tensor(), labels, samples, part })
     }
 
     /// Puts the sample of `place` in the order into `out` and says which it is: in training another one where it cannot
@@ -183,6 +230,7 @@ struct HostBatch {
     pixels: Tensor,
     labels: Vec<i64>,
     samples: Vec<usize>,
+    part: Part,
 }
 
 /// An iterator over the batches of a [`Plan`]. Dropping it stops its threads.
@@ -301,7 +349,8 @@ impl Loader {
 
     /// On a GPU the copy of the pixels goes on while this returns; what uses them comes after it in the stream.
     fn upload(&self, host: HostBatch) -> Result<Batch> {
-        let HostBatch { mut pixels, labels, samples } = host;
+        let HostBatch { mut pixels, labels, samples, part } = host;
+        let Part { whole, weight, counts, .. } = part;
         let (device, len) = (self.shared.device, samples.len());
         let crops = (len * self.shared.plan.transform.windows()) as i64;
         if crops < pixels.size()[0] {
@@ -312,7 +361,7 @@ impl Loader {
             pixels = pixels.f_to_device_(device, Kind::Uint8, non_blocking, copy)?;
         }
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(device)?;
-        Ok(Batch { pixels, labels, samples, len })
+        Ok(Batch { pixels, labels, samples, len, whole, weight, counts })
     }
 }
 

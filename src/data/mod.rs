@@ -22,6 +22,7 @@ pub mod real_labels;
 pub mod sample;
 pub mod sampling;
 pub mod shards;
+pub mod share;
 mod source;
 pub mod stages;
 pub mod subset;

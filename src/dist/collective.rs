@@ -6,9 +6,11 @@
 
 use super::launch::{Launch, Meeting};
 use super::watch::{self, Alarm, Limits, StoreKeeper, Stuck, Watch};
+use crate::data::share::Share;
 use crate::error::{Result, TorchContext, failed, usage};
-use crate::torch_ext::dist::{Group, Keeper, Membership, Reducer, ReducerOptions, Store};
+use crate::torch_ext::dist::{Group, Keeper, Membership, Peers, Reducer, ReducerOptions, Store};
 use crate::torch_ext::torch_version;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
@@ -32,8 +34,10 @@ pub enum Collective {
 /// The connections of one of several ranks.
 #[derive(Debug)]
 pub struct Ranks {
-    rank: usize,
-    world_size: usize,
+    share: Share,
+    /// Ranks on this machine.
+    local_size: usize,
+    device: Device,
     // In the order in which they are to be dropped: good-bye is said while the store is there.
     watch: Arc<Watch>,
     group: Group,
@@ -78,12 +82,27 @@ impl Collective {
 
     /// Number of this rank, from 0.
     pub fn rank(&self) -> usize {
-        self.ranks().map_or(0, |ranks| ranks.rank)
+        self.share().rank
     }
 
     /// Number of ranks.
     pub fn world_size(&self) -> usize {
-        self.ranks().map_or(1, |ranks| ranks.world_size)
+        self.share().world_size
+    }
+
+    /// Both: which part of a batch this rank has.
+    pub fn share(&self) -> Share {
+        self.ranks().map_or(Share::ALONE, |ranks| ranks.share)
+    }
+
+    /// Number of ranks on this machine, this one included.
+    pub fn local_size(&self) -> usize {
+        self.ranks().map_or(1, |ranks| ranks.local_size)
+    }
+
+    /// Where this rank computes, if it is one of several.
+    pub fn device(&self) -> Option<Device> {
+        self.ranks().map(|ranks| ranks.device)
     }
 
     /// Whether this is the rank that prints and writes.
@@ -121,6 +140,52 @@ impl Collective {
     /// When a rank is lost.
     pub fn all_reduce_mean(&self, tensors: &[Tensor]) -> Result<()> {
         self.with_ranks(|ranks| ranks.group.all_reduce_mean(tensors))
+    }
+
+    /// The sums of all ranks' `values`, alike on all of them.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn sum(&self, values: &[f64]) -> Result<Vec<f64>> {
+        if self.ranks().is_none() {
+            return Ok(values.to_vec());
+        }
+        // In main memory on all machines: gloo adds them up, and no GPU is waited for.
+        let sums = Tensor::f_from_slice(values).torch_context(|| "cannot add up".to_owned())?;
+        self.all_reduce_sum(std::slice::from_ref(&sums))?;
+        Vec::try_from(sums).torch_context(|| "cannot read sums".to_owned())
+    }
+
+    /// Whether `this` is so on any rank: the same answer on all of them.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn any(&self, this: bool) -> Result<bool> {
+        Ok(self.sum(&[f64::from(this)])?[0] > 0.0)
+    }
+
+    /// What all ranks say, by rank, as [`gather`](Self::gather).
+    ///
+    /// # Errors
+    /// When a rank is lost or does not come.
+    pub fn gather_said<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
+        let said = self.gather(&serde_json::to_vec(value)?)?;
+        said.iter().map(|value| Ok(serde_json::from_slice(value)?)).collect()
+    }
+
+    /// What rank 0 says; `value` gives it, and is called there alone.
+    ///
+    /// # Errors
+    /// When `value` fails, or rank 0 is lost or does not come.
+    pub fn from_main<T: Serialize + DeserializeOwned>(&self, value: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Self::Alone => value(),
+            Self::Ranks(_) => {
+                let own = self.is_main().then(value).transpose()?;
+                let first = self.gather_said(&own)?.swap_remove(0);
+                first.ok_or_else(|| failed("rank 0 said nothing").into())
+            }
+        }
     }
 
     /// The values of all ranks, by rank. For a few bytes now and then: they go through the store.
@@ -191,6 +256,19 @@ impl Collective {
         Ok(Gradients { reduced })
     }
 
+    /// The others as operators of a network see them; nothing for a process by itself.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn peers(&self) -> Result<Option<Peers>> {
+        self.ranks().map(|ranks| ranks.group.peers()).transpose()
+    }
+
+    /// Whether this rank has to speak for rank 0, which is lost: the first of the others does.
+    pub fn speaks_for_main(&self) -> bool {
+        self.ranks().is_some_and(|ranks| ranks.share.rank == 1 && ranks.watch.main_is_lost())
+    }
+
     /// Says good-bye: this rank has finished, or failed for the reason given. What was made of the collective should be
     /// gone before. A rank that just disappears is taken for dead by the others.
     pub fn leave(self, failure: Option<&str>) {
@@ -238,10 +316,10 @@ fn difference(all: &[BTreeMap<String, String>]) -> Result<(), crate::error::Prob
 
 /// The gradients of a set of parameters: reduced to the mean over all ranks during a backward pass.
 ///
-/// A pass that is to be reduced begins with [`begin`](Self::begin) and ends with [`backward`](Self::backward). Others
-/// (all but the last of an accumulation) do neither and call the tensor's own backward: their gradients stay here, and
-/// are reduced with the next pass's.
-#[derive(Debug)]
+/// A pass that is to be reduced calls [`begin`](Self::begin) before its forward part and [`turn`](Self::turn) before its
+/// backward part. Others (all but the last of an accumulation) call neither: their gradients stay here, and are reduced
+/// with the next pass's.
+#[derive(Debug, Default)]
 pub struct Gradients {
     reduced: Option<(Reducer, Arc<Watch>)>,
 }
@@ -258,42 +336,27 @@ impl Gradients {
         }
     }
 
-    /// Computes the gradients of `loss`, reducing them.
+    /// To be called before the backward pass from `loss`.
     ///
     /// # Errors
-    /// When libtorch refuses, or a rank is lost.
-    pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
-        let backward = || loss.f_backward().torch_context(|| "cannot compute gradients".to_owned());
+    /// When the pass before was not finished.
+    pub fn turn(&mut self, loss: &Tensor) -> Result<()> {
         match &mut self.reduced {
-            None => backward(),
+            None => Ok(()),
             Some((reducer, watch)) => {
                 watch.begins_operation();
-                let passed = reducer.prepare_backward(loss).and_then(|()| backward());
-                passed.map_err(|error| watch.explain(error))
+                reducer.prepare_backward(loss).map_err(|error| watch.explain(error))
             }
         }
     }
-}
 
-/// The loss of an empty batch: 0, with gradients of 0 for all parameters. A rank without samples goes back from it, so
-/// that the others, who wait for its gradients, get them.
-///
-/// # Errors
-/// When there is no memory.
-pub fn nothing(params: &[(String, Tensor)]) -> Result<Tensor> {
-    let loss = || -> Result<Tensor, tch::TchError> {
-        let mut loss: Option<Tensor> = None;
-        for (_, param) in params {
-            // The difference first: a parameter that is not finite has a gradient of 0 as well.
-            let zero = param.f_sub(&param.f_detach()?)?.f_sum(tch::Kind::Float)?.f_mul_scalar(0.0)?;
-            loss = Some(match loss {
-                None => zero,
-                Some(loss) => loss.f_add(&zero)?,
-            });
+    /// Finds out whose fault it was that a pass failed with `error`.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match &self.reduced {
+            None => error,
+            Some((_, watch)) => watch.explain(error),
         }
-        loss.map_or_else(|| Tensor::f_zeros([], (tch::Kind::Float, Device::Cpu)), Ok)
-    };
-    loss().torch_context(|| "cannot compute the loss of an empty batch".to_owned())
+    }
 }
 
 impl Ranks {
@@ -323,14 +386,17 @@ impl Ranks {
         let watch =
             Watch::begin(notes, rank, world_size, keeper, limits, Alarm { aborter, stuck: Some(stuck) })?;
         let gathered = AtomicU64::new(0);
-        Ok(Self { rank, world_size, watch: Arc::new(watch), group, store, limits, gathered })
+        let local_size = cards.iter().filter(|card| card.machine == cards[rank].machine).count();
+        let share = Share { rank, world_size };
+        Ok(Self { share, local_size, device, watch: Arc::new(watch), group, store, limits, gathered })
     }
 
     fn gather(&self, value: &[u8]) -> Result<Vec<Vec<u8>>> {
         let round = self.gathered.fetch_add(1, Ordering::Relaxed);
         let key = |round: u64, rank: usize| format!("gather/{round}/{rank}");
-        self.store.set(&key(round, self.rank), value)?;
-        let keys: Vec<String> = (0..self.world_size).map(|rank| key(round, rank)).collect();
+        let Share { rank: own, world_size } = self.share;
+        self.store.set(&key(round, own), value)?;
+        let keys: Vec<String> = (0..world_size).map(|rank| key(round, rank)).collect();
         let deadline = Instant::now() + self.limits.operation;
         while !self.store.wait(&keys, SLICE)? {
             if self.watch.loss().is_some() {
@@ -338,13 +404,13 @@ impl Ranks {
             }
             if Instant::now() >= deadline {
                 let absent = absent(&self.store, &keys)?;
-                return Err(watch::missing(&absent, self.world_size, self.limits.operation).into());
+                return Err(watch::missing(&absent, world_size, self.limits.operation).into());
             }
         }
         let values = self.store.get(&keys)?;
         // Whoever is in this round has read all of the one before the last.
         if let Some(old) = round.checked_sub(2) {
-            self.store.delete(&key(old, self.rank))?;
+            self.store.delete(&key(old, own))?;
         }
         Ok(values)
     }
@@ -552,20 +618,6 @@ mod tests {
                 problem.kind == Kind::Usage && problem.message == format!("rank 2 has {said}"),
                 "{problem}"
             );
-        }
-    }
-
-    #[test]
-    fn an_empty_batch_has_gradients_of_zero_even_for_what_is_not_finite() {
-        let param = |value: f64| Tensor::from_slice(&[value, 1.0]).set_requires_grad(true);
-        let params = [
-            ("a".to_owned(), param(f64::NAN)),
-            ("b".to_owned(), param(f64::INFINITY)),
-            ("c".to_owned(), param(2.0)),
-        ];
-        nothing(&params).unwrap().backward();
-        for (name, param) in &params {
-            assert_eq!(Vec::<f64>::try_from(param.grad()).unwrap(), [0.0, 0.0], "{name}");
         }
     }
 }

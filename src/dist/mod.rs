@@ -4,13 +4,11 @@
 //! * [`launch`]: which rank of how many this process is, by the variables of whoever started it; [`hosts`] reads
 //!   SLURM's lists;
 //! * [`spawn`]: starting the processes on this machine ourselves;
-//! * [`share`]: which samples a rank has, by arithmetic;
 //! * [`collective`]: operations of all ranks together, and the reduction of gradients;
 //! * [`watch`]: who is to blame when one of them fails.
 
 pub mod collective;
 pub mod hosts;
 pub mod launch;
-pub mod share;
 pub mod spawn;
 pub mod watch;

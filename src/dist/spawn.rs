@@ -117,6 +117,8 @@ pub fn run(job: &Job) -> Result<Ended> {
     }
 
     let mut first: Option<(usize, ExitStatus)> = None;
+    // Whether rank 0, whose output is seen, has said why the job failed.
+    let mut is_told = false;
     let mut asked = None;
     let mut killed = None;
     while !children.running.is_empty() {
@@ -128,6 +130,7 @@ pub fn run(job: &Job) -> Result<Ended> {
             });
         }
         for (rank, status) in children.ended()? {
+            is_told |= rank == 0 && status.code().is_some_and(|code| code != 0);
             if !status.success() && first.is_none() {
                 first = Some((rank, status));
                 if !job.asked.contains(&code(status)) {
@@ -148,8 +151,8 @@ pub fn run(job: &Job) -> Result<Ended> {
     }
     let Some((rank, status)) = first else { return Ok(Ended { code: 0, failure: None }) };
     let code = code(status);
-    let silent = rank == 0 || job.asked.contains(&code);
-    let failure = (!silent || status.signal().is_some()).then(|| told(job, rank, status));
+    let is_silent = is_told || job.asked.contains(&code);
+    let failure = (!is_silent || status.signal().is_some()).then(|| told(job, rank, status));
     Ok(Ended { code, failure })
 }
 

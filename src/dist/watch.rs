@@ -194,6 +194,14 @@ impl Watch {
         self.shared.loss(&self.shared.lock())
     }
 
+    /// Whether rank 0 cannot speak for itself any more.
+    pub fn main_is_lost(&self) -> bool {
+        let board = self.shared.lock();
+        let silence = SILENT_PULSES * self.shared.limits.pulse;
+        let main_keeps_store = self.shared.keeper.is_rank_0;
+        (main_keeps_store && board.store_lost.is_some()) || board.changed[0].elapsed() > silence
+    }
+
     /// Finds out whose fault it was that an operation of all ranks failed with `error`. Takes some pulses at most, and
     /// none where the error is of this rank's own making.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {

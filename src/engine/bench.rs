@@ -6,6 +6,7 @@ use super::train::split::{Seconds, Split};
 use super::train::step::{Step, Stepped};
 use crate::data::loader::{Batch, Loader};
 use crate::data::{DataSpec, Source, synthetic};
+use crate::dist::collective::Collective;
 use crate::error::{Result, TorchContext, failed};
 use crate::experiment::Experiment;
 use crate::metrics::{Counters, Totals, median};
@@ -166,7 +167,7 @@ fn training(
             samples: setup.experiment.train.samples_per_step(),
             checked: !setup.device.is_cuda(),
         };
-        match step.take(&mut learner, batches, &mut counters, &mut split)? {
+        match step.take(&mut learner, batches, &mut counters, &mut split, &Collective::Alone)? {
             Stepped::Done | Stepped::Overflow => {}
             Stepped::NotFinite(found) => return Err(failed(found.what).into()),
         }
@@ -222,12 +223,7 @@ impl Measurement {
 
 /// The same batch once more.
 fn again(batch: &Batch) -> Batch {
-    Batch {
-        pixels: batch.pixels.shallow_clone(),
-        labels: batch.labels.shallow_clone(),
-        samples: batch.samples.clone(),
-        len: batch.len,
-    }
+    Batch::alone(batch.pixels.shallow_clone(), batch.labels.shallow_clone(), batch.samples.clone())
 }
 
 /// Bytes that differ, for shapes that are too large as well: then an error comes back. (tch panics where an
@@ -249,7 +245,7 @@ fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {
         let shape = [batch_size, size, size, channels].map(|side| side as i64);
         let pixels = Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?.f_to_device(setup.device)?;
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(setup.device)?;
-        Ok(Batch { pixels, labels, samples: (0..batch_size).collect(), len: batch_size })
+        Ok(Batch::alone(pixels, labels, (0..batch_size).collect()))
     };
     make().torch_context(doing)
 }

@@ -2,12 +2,14 @@
 
 use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
+use super::setup::{Setup, fingerprint};
 use super::trained::{Trained, check_size};
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::data::views::{Framing, Views};
 use crate::data::{DataSpec, Dataset, Normalise, Preprocessing, Source, Split};
-use crate::error::{Result, TorchContext, failed};
+use crate::dist::collective::Collective;
+use crate::error::{Result, TorchContext, failed, usage};
 use crate::experiment::Experiment;
 use crate::metrics::guesses::Guesses;
 use crate::metrics::{Counters, Totals};
@@ -21,20 +23,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
-/// Runs `net` over all of `dataset`, but for those samples that `faults` allows to leave out.
+/// Runs `net` over all of the evaluation data of `setup`, but for those samples that may be left out. Each rank of
+/// `collective` takes its share, and all get the counts of all.
 ///
 /// # Errors
-/// When a sample cannot be read or libtorch refuses.
+/// When a sample cannot be read, libtorch refuses, or a rank is lost.
 pub fn evaluate(
-    experiment: &Experiment,
+    setup: &Setup,
     net: &Net,
-    dataset: &Arc<dyn Dataset>,
-    faults: &Arc<Faults>,
     normalise: &Normalise,
     observer: &mut dyn Observer,
+    collective: &Collective,
 ) -> Result<Evaluation> {
-    let (views, targets) = (Views::default(), &Targets::Own);
-    let pass = Pass { experiment, net, dataset, faults, normalise, views, targets };
+    let Setup { experiment, eval: dataset, eval_faults: faults, .. } = setup;
+    let (views, targets, threads) = (Views::default(), &Targets::Own, setup.loader_threads());
+    let pass = Pass { experiment, net, dataset, faults, normalise, views, targets, threads, collective };
     pass.run(&mut |_| Ok(()), observer)
 }
 
@@ -47,6 +50,9 @@ struct Pass<'a> {
     normalise: &'a Normalise,
     views: Views,
     targets: &'a Targets,
+    /// That prepare batches.
+    threads: usize,
+    collective: &'a Collective,
 }
 
 /// What a network makes of a batch, on the device.
@@ -66,15 +72,15 @@ impl Pass<'_> {
         each: &mut dyn FnMut(&Seen) -> Result<()>,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation> {
-        let Self { experiment, net, dataset, faults, .. } = self;
+        let Self { experiment, net, dataset, faults, collective, .. } = self;
         let _guard = no_grad_guard();
         let batch_size = experiment.train.eval_batch_size();
-        let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size);
-        let (mut done, total) = (0, dataset.len() as u64);
+        let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size)
+            .shared(collective.share());
+        let (mut done, total) = (0, plan.samples() as u64);
         let mut counters = Counters::new(&Totals::default(), net.device());
         let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
-        let threads = experiment.data.thread_count();
-        for batch in Loader::start(plan.seen_as(self.views), 0, threads, net.device()) {
+        for batch in Loader::start(plan.seen_as(self.views), 0, self.threads, net.device()) {
             let batch = batch?;
             done += batch.len as u64;
             let seen = self
@@ -83,8 +89,10 @@ impl Pass<'_> {
             each(&seen)?;
             observer.tick(Tick::Eval { done, total });
         }
-        let totals = counters.read()?;
-        let skipped = faults.count() as u64;
+        let [seen, top1, top5, loss_sum] = counters.read()?.to_array();
+        let sums = collective.sum(&[seen, top1, top5, loss_sum, faults.count() as f64])?;
+        let totals = Totals::from_slice(&sums[..4]).expect("four of five");
+        let skipped = sums[4] as u64;
         assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
         Ok(Evaluation { skipped, ..totals.into() })
     }
@@ -192,21 +200,28 @@ pub struct Look {
     pub questions: Questions,
 }
 
-/// Evaluates a trained network.
+/// Evaluates a trained network; each rank of `collective` takes its share of the images, and all get the counts of all.
 ///
 /// # Errors
-/// When the weights, the data and the network do not fit together, or a table cannot be written.
+/// When the weights, the data and the network do not fit together, a table cannot be written, or a rank is lost or has
+/// other data.
 pub fn run(
     subject: Subject<'_>,
     request: &Request,
     look: &Look,
     observer: &mut dyn Observer,
+    collective: &Collective,
 ) -> Result<Outcome> {
     let Examined { trained, dataset, classes, experiment, warning } = Examined::open(subject, request)?;
     let net = &trained.net;
     let targets = &classes
         .targets(look.subset, net.device())
         .torch_context(|| "cannot prepare the classes".to_string())?;
+    if collective.world_size() > 1 {
+        let data = ("evaluation data".to_string(), fingerprint(dataset.as_ref()));
+        let weights = ("checkpoint".to_string(), format!("{:?} of {}", trained.step, trained.model));
+        collective.agree(&[data, weights].into())?;
+    }
     let mut details = Details::begin(&look.questions, dataset.as_ref(), classes.names(look.subset))?;
     let faults = Arc::new(Faults::new(&experiment.data, dataset.len()));
     let pass = Pass {
@@ -217,7 +232,13 @@ pub fn run(
         normalise: &trained.normalise(),
         views: look.views,
         targets,
+        threads: (experiment.data.thread_count() / collective.local_size()).max(1),
+        collective,
     };
+    if collective.world_size() > 1 && !details.are_none() {
+        let message = "tables, calibration and further labels are made by one process, but there are several";
+        return Err(usage(message).hint("evaluate with one process for them").into());
+    }
     let mut note = |seen: &Seen| {
         if details.are_none() {
             return Ok(());

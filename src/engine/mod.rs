@@ -16,6 +16,7 @@ pub mod setup;
 pub mod train;
 pub mod trained;
 
+use crate::dist::collective::Collective;
 use crate::error::Result;
 use crate::report::event::{Event, Observer};
 use crate::run::{EventFile, LogSpec, RunDir};
@@ -46,18 +47,28 @@ pub struct Context<'a> {
     pub observer: &'a mut dyn Observer,
     /// Whether to stop.
     pub stop: &'a StopFlag,
+    /// The other processes that work on the run.
+    pub collective: &'a Collective,
     /// For TensorBoard, where that is asked for, once training begins.
     tensorboard: Option<EventFile>,
 }
 
 impl<'a> Context<'a> {
-    /// Of a run.
+    /// Of a run that this process works on by itself.
     pub fn new(run: &'a RunDir, observer: &'a mut dyn Observer, stop: &'a StopFlag) -> Self {
-        Self { run, observer, stop, tensorboard: None }
+        Self { run, observer, stop, collective: &Collective::Alone, tensorboard: None }
+    }
+
+    /// Of a run that several processes work on. Rank 0 alone writes into its folder.
+    pub fn with(self, collective: &'a Collective) -> Self {
+        Self { collective, ..self }
     }
 
     /// The run goes on after `step`, be it 0: what its records tell of later steps counts no more.
     fn goes_on_after(&mut self, step: u64, log: &LogSpec) -> Result<()> {
+        if !self.collective.is_main() {
+            return Ok(());
+        }
         self.run.forget_events_after(step)?;
         if log.tensorboard && self.tensorboard.is_none() {
             self.tensorboard = Some(EventFile::create(self.run)?);
@@ -68,6 +79,9 @@ impl<'a> Context<'a> {
     /// Tells the observer and the run's records.
     fn emit(&mut self, event: &Event) -> Result<()> {
         self.observer.event(event);
+        if !self.collective.is_main() {
+            return Ok(());
+        }
         self.run.note_event(event)?;
         self.tensorboard.iter_mut().try_for_each(|file| file.note(event))
     }

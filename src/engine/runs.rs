@@ -47,8 +47,8 @@ fn record(run: &RunDir, experiment: &Experiment) -> Result<RunRecord> {
     let (history, summary) = (run.history()?, run.result::<Summary>()?);
     let evaluation = summary.as_ref().map(|summary| summary.ema.unwrap_or(summary.eval));
     let start = |start: Provenance| {
-        let Provenance { device, threads, senet, revision, libtorch, command, .. } = start;
-        Start { device, threads, senet, revision, libtorch, command }
+        let Provenance { device, threads, world_size, senet, revision, libtorch, command, .. } = start;
+        Start { device, threads, world_size, senet, revision, libtorch, command }
     };
     Ok(RunRecord {
         run: run.path().display().to_string(),

@@ -2,14 +2,19 @@
 
 use crate::data::faults::Faults;
 use crate::data::loader::{Loader, Plan};
+use crate::data::share::Share;
 use crate::data::{DataSpec, Dataset, Normalise, Split};
+use crate::dist::collective::Collective;
 use crate::error::{Result, failed, usage};
 use crate::experiment::Experiment;
 use crate::models;
 use crate::net::Node;
 use crate::net::cost::{Cost, Shape, cost};
 use crate::optim::{Schedule, Timeline};
+use crate::rng::fnv1a;
 use anyhow::Context;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tch::Device;
 
@@ -31,6 +36,10 @@ pub struct Setup {
     pub cost: Cost,
     /// Where it computes.
     pub device: Device,
+    /// What this process has of each batch.
+    pub share: Share,
+    /// Processes on this machine, which share its cores.
+    local_size: usize,
 }
 
 /// The data that was opened last.
@@ -66,15 +75,21 @@ impl Setup {
     /// # Errors
     /// When anything does not fit together.
     pub fn new(experiment: Experiment) -> Result<Self> {
-        Self::on(experiment, &mut OpenData::default())
+        Self::on(experiment, &mut OpenData::default(), &Collective::Alone)
     }
 
-    /// The same, with the data that `open` has from a setup before, if it is the same data.
-    fn on(mut experiment: Experiment, open: &mut OpenData) -> Result<Self> {
+    /// The same for one rank of `collective`, with the data that `open` has from a setup before, if it is the same data.
+    fn on(mut experiment: Experiment, open: &mut OpenData, collective: &Collective) -> Result<Self> {
         experiment.check()?;
-        let device = experiment.device()?;
-        if let Some(threads) = experiment.threads {
-            tch::set_num_threads(threads as i32);
+        let device = collective.device().map_or_else(|| experiment.device(), Ok)?;
+        let local_size = collective.local_size();
+        match experiment.threads {
+            Some(threads) => tch::set_num_threads(threads as i32),
+            // A launcher, or a user, that has said how many threads there are to be has thought of the others.
+            None if local_size > 1 && std::env::var_os("OMP_NUM_THREADS").is_none() => {
+                tch::set_num_threads((tch::get_num_threads() / local_size as i32).max(1));
+            }
+            None => {}
         }
         let [train, eval] = open.halves(&experiment)?;
         if eval.classes().len() > train.classes().len() {
@@ -87,7 +102,36 @@ impl Setup {
         let (node, cost) = describe(&experiment, train.channels(), train.classes().len())?;
         let faults = |data: &Arc<dyn Dataset>| Arc::new(Faults::new(&experiment.data, data.len()));
         let (train_faults, eval_faults) = (faults(&train), faults(&eval));
-        Ok(Self { experiment, train, eval, train_faults, eval_faults, node, cost, device })
+        let share = collective.share();
+        let setup = Self {
+            experiment,
+            train,
+            eval,
+            train_faults,
+            eval_faults,
+            node,
+            cost,
+            device,
+            share,
+            local_size,
+        };
+        collective.agree(&setup.hashes(collective)?)?;
+        Ok(setup)
+    }
+
+    /// What has to be the same on all ranks, in short.
+    fn hashes(&self, collective: &Collective) -> Result<BTreeMap<String, String>> {
+        if collective.world_size() == 1 {
+            return Ok(BTreeMap::new());
+        }
+        let kind = if self.device.is_cuda() { "cuda" } else { "cpu" };
+        Ok(BTreeMap::from([
+            ("configuration".to_string(), recipe_hash(&self.experiment)?),
+            ("kind of device".to_string(), kind.to_string()),
+            ("program".to_string(), format!("{} {}", env!("CARGO_PKG_VERSION"), env!("SENET_GIT_REVISION"))),
+            ("training data".to_string(), fingerprint(self.train.as_ref())),
+            ("evaluation data".to_string(), fingerprint(self.eval.as_ref())),
+        ]))
     }
 
     /// The same, with what only training needs checked as well: its length, its schedule and its batches.
@@ -95,7 +139,15 @@ impl Setup {
     /// # Errors
     /// When anything does not fit together.
     pub fn for_training(experiment: Experiment) -> Result<Self> {
-        Self::for_training_on(experiment, &mut OpenData::default())
+        Self::for_training_by(experiment, &Collective::Alone)
+    }
+
+    /// The same for one of the ranks of `collective`, all of which are to train it together.
+    ///
+    /// # Errors
+    /// When anything does not fit together, or not to the other ranks'.
+    pub fn for_training_by(experiment: Experiment, collective: &Collective) -> Result<Self> {
+        Self::checked(Self::on(experiment, &mut OpenData::default(), collective)?)
     }
 
     /// The same for one run of several: data that the run before has opened is used again.
@@ -103,7 +155,10 @@ impl Setup {
     /// # Errors
     /// When anything does not fit together.
     pub fn for_training_on(experiment: Experiment, open: &mut OpenData) -> Result<Self> {
-        let setup = Self::on(experiment, open)?;
+        Self::checked(Self::on(experiment, open, &Collective::Alone)?)
+    }
+
+    fn checked(setup: Self) -> Result<Self> {
         let timeline = setup.timeline()?;
         Schedule::new(&setup.experiment.schedule, timeline)?;
         setup.check_smallest_batch(timeline)?;
@@ -126,7 +181,13 @@ impl Setup {
         let data = DataSpec { size: Some(size), ..data.clone() };
         let (samples, faults) = (Arc::clone(&self.train), Arc::clone(&self.train_faults));
         let plan = Plan::train(samples, faults, &data, train.batch_size, *seed, epoch)?;
-        Ok(Loader::start(plan, first, data.thread_count(), self.device))
+        Ok(Loader::start(plan.shared(self.share), first, self.loader_threads(), self.device))
+    }
+
+    /// Threads that prepare batches here.
+    pub fn loader_threads(&self) -> usize {
+        let DataSpec { threads, .. } = self.experiment.data;
+        threads.unwrap_or(self.experiment.data.thread_count() / self.local_size).max(1)
     }
 
     /// Refuses training images that the network has no answer for.
@@ -144,15 +205,20 @@ impl Setup {
     /// training survives and every later evaluation does not.
     fn check_smallest_batch(&self, timeline: Timeline) -> Result<()> {
         let (samples, batch_size) = (self.draws(), self.experiment.train.batch_size);
-        let smallest = match samples % batch_size {
-            rest if rest > 0 && timeline.total_steps >= timeline.steps_per_epoch => rest,
-            _ => batch_size.min(samples),
-        };
+        let Share { world_size, .. } = self.share;
+        let has_rest = timeline.total_steps >= timeline.steps_per_epoch && samples % batch_size > 0;
+        let batches = has_rest.then_some(samples % batch_size).into_iter().chain([batch_size.min(samples)]);
+        let is_shared = |batch: usize| batch >= world_size && !self.experiment.train.sync_bn;
+        let smallest = batches.map(|batch| if is_shared(batch) { batch / world_size } else { batch }).min();
         let normalised = self.cost.stages.iter().filter(|stage| stage.params.bn_statistics > 0);
         let single_pixel = normalised.map(|stage| stage.output).find(|map| map.height * map.width == 1);
-        if let (1, Some(map)) = (smallest, single_pixel) {
+        if let (Some(1), Some(map)) = (smallest, single_pixel) {
+            let among = match world_size {
+                1 => String::new(),
+                several => format!(" among {several} processes"),
+            };
             let message = format!(
-                "{samples} images in batches of {batch_size} (`train.batch_size`) leave a batch of 1, and batch \
+                "{samples} images in batches of {batch_size} (`train.batch_size`){among} leave a batch of 1, and batch \
                  normalisation needs more than the one value a channel of a map of {map}"
             );
             return Err(usage(message)
@@ -184,6 +250,27 @@ impl Setup {
     pub fn normalise(&self) -> Normalise {
         normalise(&self.experiment, self.device)
     }
+}
+
+/// What has to be the same on all machines that train together, in short: not where the data lies, nor on how many threads
+/// it is computed.
+///
+/// # Errors
+/// When the experiment cannot be written down.
+pub fn recipe_hash(experiment: &Experiment) -> Result<String> {
+    let mut recipe = Experiment { device: String::new(), threads: None, ..experiment.clone() };
+    recipe.data = DataSpec { dir: PathBuf::new(), quarantine: None, threads: None, ..recipe.data };
+    Ok(format!("{:016x}", fnv1a(&serde_json::to_vec(&recipe)?)))
+}
+
+/// What tells one half of a data set from another: its samples' names and labels, in their order.
+pub(super) fn fingerprint(data: &dyn Dataset) -> String {
+    let mut text = data.classes().join("\n").into_bytes();
+    for sample in 0..data.len() {
+        text.extend(data.relative_name(sample).into_bytes());
+        text.extend(data.label(sample).to_le_bytes());
+    }
+    format!("{} samples, {:016x}", data.len(), fnv1a(&text))
 }
 
 /// The network of `experiment` for data of `channels` channels and `classes` classes, and what it costs.

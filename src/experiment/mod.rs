@@ -77,13 +77,13 @@ pub struct Experiment {
 pub struct TrainSpec {
     /// Length of the run.
     pub duration: Duration,
-    /// Samples in one forward and backward pass.
+    /// Samples in one forward and backward pass, of all processes together.
     #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub batch_size: usize,
     /// Batches in one optimizer step.
     #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub accumulate: usize,
-    /// Samples in one step of evaluation; `null` is twice the training's.
+    /// Samples in one step of evaluation, of all processes together; `null` is twice the training's.
     #[schemars(range(min = 1, max = MAX_BATCH_SIZE))]
     pub eval_batch_size: Option<usize>,
     /// Share of the target probability that is spread over all classes.
@@ -100,6 +100,9 @@ pub struct TrainSpec {
     /// Length at the run's end with the statistics of batch normalisation as they are: used as in evaluation, and no
     /// longer moved. Gammas and betas are still trained.
     pub freeze_bn: Duration,
+    /// Whether several processes normalise their batches together (SyncBN), so that their number changes nothing; else
+    /// each has the statistics of its own part, and the running ones are averaged before an evaluation or checkpoint.
+    pub sync_bn: bool,
     /// Number format of the computation.
     pub precision: Precision,
     /// What becomes of a step whose loss or gradients are not finite.
@@ -160,6 +163,7 @@ impl Default for TrainSpec {
             clip: None,
             ema: None,
             freeze_bn: Duration::default(),
+            sync_bn: false,
             precision: Precision::default(),
             on_nan: OnNan::default(),
             sizes: None,
@@ -328,4 +332,29 @@ pub fn device(name: &str) -> Result<Device> {
     }
     let message = format!("`device` is `{name}`, but {gpus} CUDA device(s) were found");
     Err(usage(message).hint("`senet doctor` says why").into())
+}
+
+/// The device of the process number `local_rank` of its machine, from 0, under a launcher: a GPU of its own. A launcher
+/// may show each process its GPU alone, which is number 0 then.
+///
+/// # Errors
+/// When the name is unknown or names one GPU for all, or there are fewer GPUs than processes.
+pub fn device_of_rank(name: &str, local_rank: usize) -> Result<Device> {
+    is_device(name)?;
+    let gpus = Cuda::device_count();
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" if gpus == 0 => Ok(Device::Cpu),
+        "auto" | "cuda" if gpus == 1 => Ok(Device::Cuda(0)),
+        "auto" | "cuda" if (local_rank as i64) < gpus => Ok(Device::Cuda(local_rank)),
+        "auto" | "cuda" => {
+            let message =
+                format!("process {local_rank} of this machine has no GPU: {gpus} CUDA device(s) were found");
+            Err(usage(message).hint("start as many processes on a machine as it has GPUs").into())
+        }
+        one => {
+            let message = format!("`device` is `{one}`, but each process needs a GPU of its own");
+            Err(usage(message).hint("`cuda` takes the one of the process's number on its machine").into())
+        }
+    }
 }

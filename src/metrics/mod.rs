@@ -40,6 +40,17 @@ impl Totals {
         self.top5 as f64 / self.seen as f64
     }
 
+    /// In the order of the fields; counts below 2^53 are exact.
+    pub fn to_array(&self) -> [f64; 4] {
+        [self.seen as f64, self.top1 as f64, self.top5 as f64, self.loss_sum]
+    }
+
+    /// The other way around; nothing of other lengths.
+    pub fn from_slice(values: &[f64]) -> Option<Self> {
+        let &[seen, top1, top5, loss_sum] = values else { return None };
+        Some(Self { seen: seen as u64, top1: top1 as u64, top5: top5 as u64, loss_sum })
+    }
+
     /// What came after `earlier`.
     pub fn since(&self, earlier: &Totals) -> Totals {
         Totals {

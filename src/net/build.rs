@@ -10,6 +10,7 @@ use super::params::{Init, Param, Role, params};
 use super::{Conv, Node, Op, Pool, join};
 use crate::error::{Result, TorchContext};
 use crate::rng;
+use crate::torch_ext::dist::Peers;
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use rand::Rng;
@@ -25,10 +26,20 @@ const BN_MOMENTUM: f64 = 0.1;
 pub enum Mode {
     /// Training.
     Train,
+    /// Training with the statistics of the batches of all peers together (SyncBN); for a network that has none, as
+    /// [`Mode::Train`].
+    TrainTogether,
     /// Training with the running statistics, which stay as they are; gammas and betas still have gradients.
     TrainFrozen,
     /// Inference.
     Eval,
+}
+
+impl Mode {
+    /// The same without peers.
+    pub fn by_itself(self) -> Self {
+        if self == Self::TrainTogether { Self::Train } else { self }
+    }
 }
 
 /// A tensor of a network with its description.
@@ -46,6 +57,7 @@ pub struct Net {
     layers: Vec<Layer>,
     tensors: Vec<NamedTensor>,
     device: Device,
+    peers: Option<Peers>,
 }
 
 impl Net {
@@ -67,7 +79,7 @@ impl Net {
         let mut layers = Vec::new();
         lower(root, "", &by_name, &mut layers);
         arrange(&mut layers);
-        Ok(Self { layers, tensors, device })
+        Ok(Self { layers, tensors, device, peers: None })
     }
 
     /// Logits `[N, classes]` of normalised images `[N, C, H, W]`.
@@ -75,7 +87,12 @@ impl Net {
     /// # Errors
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        run(&self.layers, images, Pass::of(mode))
+        run(&self.layers, images, Pass { peers: self.peers.as_ref(), ..Pass::of(mode) })
+    }
+
+    /// Has [`Mode::TrainTogether`] compute with these.
+    pub fn compute_with(&mut self, peers: Option<Peers>) {
+        self.peers = peers;
     }
 
     /// The steps of the computation.
@@ -324,11 +341,13 @@ pub(super) struct Pass<'a> {
     gates: Option<&'a GateLog>,
     /// What looks at all outputs, if something is wrong with them.
     outputs: Option<&'a FiniteLog>,
+    /// Whose batches are normalised together with this one, if anyone's.
+    peers: Option<&'a Peers>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn of(mode: Mode) -> Self {
-        Self { mode, gates: None, outputs: None }
+        Self { mode, gates: None, outputs: None, peers: None }
     }
 
     /// In evaluation, noting gates.
@@ -376,7 +395,8 @@ impl Layer {
         match self {
             Layer::Conv(conv) => conv.forward(&x),
             Layer::BatchNorm { norm, epsilon, relu } => match pass.mode {
-                Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu),
+                Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu, None),
+                Mode::TrainTogether => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu, pass.peers),
                 Mode::TrainFrozen | Mode::Eval => {
                     let BatchNorm { gamma, beta, mean, variance } = norm;
                     let (mean, variance) = (Some(mean), Some(variance));

@@ -128,6 +128,11 @@ impl Optimizer {
         self.steps
     }
 
+    /// Goes on after so many updates, with the memories that there are.
+    pub fn goes_on_after(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
     /// The rule's memory, in float32, by names: a velocity by its parameter's, `conv1.weight`; another as
     /// `conv1.weight.exp_avg`.
     pub fn state(&self) -> Vec<(String, Tensor)> {

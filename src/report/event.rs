@@ -24,6 +24,14 @@ fn none(count: &u64) -> bool {
     *count == 0
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
 /// A count and its share.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
@@ -65,6 +73,9 @@ pub enum Event {
         done_steps: u64,
         /// Where it computes.
         device: String,
+        /// Processes that train it together.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        world_size: usize,
     },
     /// Some steps are done.
     Steps {

@@ -68,6 +68,8 @@ pub struct Start {
     pub device: String,
     /// Threads of one operation on the CPU.
     pub threads: i32,
+    /// Processes that work together.
+    pub world_size: usize,
     /// Version of this program.
     pub senet: String,
     /// Git revision that it was built from.
@@ -142,9 +144,13 @@ impl Means {
 
 impl Start {
     fn place(&self) -> String {
-        match self.device.as_str() {
+        let place = match self.device.as_str() {
             "cpu" => format!("cpu, {} thread(s)", self.threads),
             device => device.to_string(),
+        };
+        match self.world_size {
+            1 => place,
+            several => format!("{several} processes, each {place}"),
         }
     }
 
@@ -401,6 +407,7 @@ mod tests {
             images_per_second: top1.map(|_| 700.0),
             starts: vec![Start {
                 device: "cpu".to_string(),
+                world_size: 1,
                 threads: 2,
                 senet: "0.1.0".to_string(),
                 revision: "abc".to_string(),

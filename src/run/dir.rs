@@ -102,6 +102,11 @@ impl RunDir {
         Err(failed(message).hint("`senet train` makes one below runs/").into())
     }
 
+    /// The folder of a run that another process has made, and keeps: it may not be there on this machine.
+    pub fn of_another(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
     /// The run below `runs` whose newest checkpoint is the newest.
     ///
     /// # Errors

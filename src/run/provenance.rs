@@ -20,6 +20,9 @@ pub struct Provenance {
     pub cpu_capability: String,
     /// Threads of one operation on the CPU.
     pub threads: i32,
+    /// Processes that work together; runs of older versions do not say, and had one.
+    #[serde(default = "one")]
+    pub world_size: usize,
     /// Command line.
     pub command: Vec<String>,
     /// Start, UTC.
@@ -27,8 +30,8 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Of this process.
-    pub fn here(device: Device) -> Self {
+    /// Of this process, which is one of `world_size`.
+    pub fn here(device: Device, world_size: usize) -> Self {
         Self {
             senet: env!("CARGO_PKG_VERSION").to_string(),
             revision: env!("SENET_GIT_REVISION").to_string(),
@@ -36,10 +39,15 @@ impl Provenance {
             device: format!("{device:?}").to_lowercase(),
             cpu_capability: torch_ext::cpu_capability(),
             threads: tch::get_num_threads(),
+            world_size,
             command: std::env::args().collect(),
             started: timestamp(),
         }
     }
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Now, as `2026-11-24T03:10:00Z`.

@@ -37,6 +37,7 @@
 #include <vector>
 
 #include "border.h"
+#include "group.h"
 
 using at::Tensor;
 using senet::guarded;
@@ -74,10 +75,6 @@ namespace senet {
 struct Store {
   c10::intrusive_ptr<c10d::TCPStore> connection;
   c10::intrusive_ptr<c10d::Store> keys;
-};
-
-struct Group {
-  c10::intrusive_ptr<c10d::ProcessGroup> group;
 };
 
 struct Reducer {

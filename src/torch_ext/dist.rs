@@ -19,7 +19,7 @@ type Names = *const *const c_char;
 #[repr(C)]
 struct CStore([u8; 0]);
 #[repr(C)]
-struct CGroup([u8; 0]);
+pub(super) struct CGroup([u8; 0]);
 #[repr(C)]
 struct CReducer([u8; 0]);
 
@@ -318,6 +318,17 @@ impl Group {
         checked(status, "cannot reduce")
     }
 
+    /// The other processes as an operator within a network sees them.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn peers(&self) -> Result<Peers> {
+        let mut out = std::ptr::null_mut();
+        // SAFETY: the handle lives as long as `self`.
+        checked(unsafe { senet_group_share(self.0, &mut out) }, "cannot share the group")?;
+        Ok(Peers(out))
+    }
+
     /// What another thread needs to give up this group's operations.
     ///
     /// # Errors
@@ -334,6 +345,32 @@ impl Drop for Group {
     fn drop(&mut self) {
         // SAFETY: the handle is ours, and freed once. What goes wrong at the end concerns nobody any more.
         let _ = unsafe { (senet_group_shutdown(self.0), senet_group_free(self.0)) };
+    }
+}
+
+/// The other processes of a group, for an operator within a network that computes with them.
+pub struct Peers(*mut CGroup);
+
+// SAFETY: nothing in it belongs to a thread. (It is not `Sync`: operations have to keep their order.)
+unsafe impl Send for Peers {}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Peers")
+    }
+}
+
+impl Peers {
+    /// For the other side.
+    pub(super) fn as_ptr(&self) -> *const CGroup {
+        self.0
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        // SAFETY: this reference is ours, and freed once.
+        let _ = unsafe { senet_group_free(self.0) };
     }
 }
 

@@ -1,6 +1,7 @@
-//! Batch normalisation in training with the ReLU behind it, as one operator.
+//! Batch normalisation in training with the ReLU behind it, as one operator; over the batches of several processes, too.
 
 use super::checked_tensor;
+use super::dist::{CGroup, Peers};
 use std::ffi::c_int;
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -15,6 +16,7 @@ unsafe extern "C" {
         momentum: f64,
         epsilon: f64,
         relu: c_int,
+        peers: *const CGroup,
         out: *mut *mut C_tensor,
     ) -> c_int;
 }
@@ -33,16 +35,18 @@ pub struct BatchNorm {
 }
 
 /// relu?(γ (x - mean) / √(variance + ε) + β) with the mean and variance of this batch, which move the running ones by
-/// `momentum`.
+/// `momentum`. With `peers`, all of whom call this with their batches, mean and variance are those of all batches
+/// together.
 ///
 /// # Errors
-/// When libtorch refuses, for example for want of memory.
+/// When libtorch refuses, for example for want of memory, or a peer is lost.
 pub fn batch_norm_relu(
     x: &Tensor,
     norm: &BatchNorm,
     momentum: f64,
     epsilon: f64,
     relu: bool,
+    peers: Option<&Peers>,
 ) -> Result<Tensor, TchError> {
     // SAFETY: the tensors live for the length of the call.
     checked_tensor(|out| unsafe {
@@ -55,6 +59,7 @@ pub fn batch_norm_relu(
             momentum,
             epsilon,
             c_int::from(relu),
+            peers.map_or(std::ptr::null(), Peers::as_ptr),
             out,
         )
     })

@@ -155,6 +155,11 @@ impl Running {
         Output { code: status.code().unwrap_or(-1), stdout, stderr }
     }
 
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `reached` and asks the program to stop, as Ctrl-C does.
     pub fn interrupt_when(self, reached: impl FnMut() -> bool) -> Output {
         self.signal_when("INT", reached)

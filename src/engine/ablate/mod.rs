@@ -294,7 +294,7 @@ fn one(
 ) -> Result<train::Outcome> {
     let setup = Setup::for_training_on(experiment.clone(), data)?;
     let run = open_run(&setup, path)?;
-    run.note_start(&Provenance::here(setup.device))?;
+    run.note_start(&Provenance::here(setup.device, 1))?;
     let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
     train::run(&setup, resume, &mut Context::new(&run, observer, stop))
 }

@@ -4,15 +4,17 @@ use super::split::{Part, Split};
 use crate::data::Normalise;
 use crate::data::augment::mix::Mix;
 use crate::data::loader::Batch;
+use crate::dist::collective::{Collective, Gradients};
 use crate::engine::mixing;
 use crate::engine::setup::Setup;
 use crate::error::{Result, TorchContext, failed, is_out_of_memory, torch_message};
 use crate::experiment::TrainSpec;
-use crate::net::build::{Mode, Net, overwrite};
+use crate::net::build::{Mode, NamedTensor, Net, overwrite};
 use crate::net::loss::Target;
 use crate::net::params::Role;
 use crate::net::precision::Precision;
 use crate::optim::{Ema, LossScaler, Optimizer};
+use crate::torch_ext::dist::ReducerOptions;
 use crate::torch_ext::optim::{gradients_are_finite, scale_gradients};
 use tch::{Kind, TchError, Tensor};
 
@@ -28,6 +30,8 @@ pub struct Learner {
     pub scaler: Option<LossScaler>,
     pub(in crate::engine) normalise: Normalise,
     recipe: TrainSpec,
+    /// What reduces its gradients, where it is one of several.
+    gradients: Gradients,
 }
 
 impl Learner {
@@ -44,36 +48,90 @@ impl Learner {
             .torch_context(|| "cannot prepare the optimizer".to_string())?;
         let ema = recipe.ema.as_ref().map(|spec| Ema::new(spec, build()?, &net)).transpose()?;
         let scaler = (recipe.precision == Precision::Fp16).then(LossScaler::default);
-        Ok(Self { net, optimizer, ema, scaler, normalise: setup.normalise(), recipe })
+        let (normalise, gradients) = (setup.normalise(), Gradients::default());
+        Ok(Self { net, optimizer, ema, scaler, normalise, recipe, gradients })
     }
 
-    /// Adds `share` of the gradient of the mean loss of `batch`, mixed by `mix`, to what is there. Returns logits and loss,
-    /// float32, still on the device.
+    /// Makes it one of the ranks of `collective`, which reduce their gradients. They begin at the same values: these are
+    /// functions of names and seed.
     ///
     /// # Errors
-    /// When libtorch refuses, for example for want of memory.
+    /// When a rank is lost, or has another network.
+    pub fn join(&mut self, collective: &Collective) -> Result<()> {
+        let named = |named: &NamedTensor| (named.param.name.clone(), named.tensor.shallow_clone());
+        let params: Vec<_> = self.net.trainable().map(named).collect();
+        self.gradients = collective.gradients(&params, ReducerOptions::default())?;
+        if self.recipe.sync_bn {
+            self.net.compute_with(collective.peers()?);
+        }
+        Ok(())
+    }
+
+    /// Gives all ranks the weights, statistics and memories of rank 0.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn take_main_values(&self, collective: &Collective) -> Result<()> {
+        let nets = [Some(&self.net), self.ema.as_ref().map(|ema| &ema.net)];
+        let weights = nets.into_iter().flatten().flat_map(Net::tensors);
+        let memories = self.optimizer.state().into_iter().map(|(_, tensor)| tensor);
+        let tensors: Vec<Tensor> =
+            weights.map(|named| named.tensor.shallow_clone()).chain(memories).collect();
+        collective.broadcast(&tensors)
+    }
+
+    /// Gives all ranks the mean of their statistics of batch normalisation, which differ unless batches are normalised
+    /// together.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn average_statistics(&self, collective: &Collective) -> Result<()> {
+        if self.recipe.sync_bn {
+            return Ok(());
+        }
+        let nets = [Some(&self.net), self.ema.as_ref().map(|ema| &ema.net)];
+        let statistics: Vec<Tensor> =
+            nets.into_iter().flatten().flat_map(statistic_tensors).map(Tensor::shallow_clone).collect();
+        collective.all_reduce_mean(&statistics)
+    }
+
+    /// Adds `share` of the gradient of the mean loss of `batch`, mixed by `mix`, to what is there; with `reduce`, what is
+    /// there then becomes its mean over all ranks. Returns logits and loss, float32, still on the device.
+    ///
+    /// # Errors
+    /// When libtorch refuses, for example for want of memory, or a rank is lost.
     pub fn gradients(
-        &self,
+        &mut self,
         batch: &Batch,
         mix: Option<&Mix>,
         mode: Mode,
         share: f64,
+        reduce: bool,
         split: &mut Split,
     ) -> Result<(Tensor, Tensor)> {
-        let mut compute = || -> Result<(Tensor, Tensor), TchError> {
+        if reduce {
+            self.gradients.begin()?;
+        }
+        let mut forward = || -> Result<(Tensor, Tensor, Tensor), TchError> {
             let (images, target) = self.prepare(batch, mix)?;
             split.lap(Part::Data);
             let logits = self.logits(&images, mode)?;
             let loss = self.recipe.loss.of(&logits, &target, self.recipe.label_smoothing)?;
+            let part = match share * self.scaler.as_ref().map_or(1.0, LossScaler::scale) {
+                1.0 => loss.shallow_clone(),
+                factor => loss.f_mul_scalar(factor)?,
+            };
             split.lap(Part::Forward);
-            match share * self.scaler.as_ref().map_or(1.0, LossScaler::scale) {
-                1.0 => loss.f_backward()?,
-                factor => loss.f_mul_scalar(factor)?.f_backward()?,
-            }
-            split.lap(Part::Backward);
-            Ok((logits, loss))
+            Ok((logits, loss, part))
         };
-        compute().map_err(|error| self.refused(batch.len, &error))
+        let refused = |error: TchError| self.gradients.explain(self.refused(batch.len, &error));
+        let (logits, loss, part) = forward().map_err(refused)?;
+        if reduce {
+            self.gradients.turn(&part)?;
+        }
+        part.f_backward().map_err(|error| self.gradients.explain(self.refused(batch.len, &error)))?;
+        split.lap(Part::Backward);
+        Ok((logits, loss))
     }
 
     /// Images and labels as the network and the loss take them.
@@ -155,8 +213,7 @@ impl Learner {
     /// # Errors
     /// When libtorch refuses.
     pub fn statistics(&self) -> Result<Vec<Tensor>> {
-        let copies: Result<Vec<Tensor>, TchError> = self
-            .statistic_tensors()
+        let copies: Result<Vec<Tensor>, TchError> = statistic_tensors(&self.net)
             .map(|tensor| {
                 let mut copy = tensor.f_empty_like()?;
                 copy.f_copy_(tensor)?;
@@ -171,15 +228,10 @@ impl Learner {
     /// # Errors
     /// When libtorch refuses.
     pub fn restore_statistics(&self, copies: &[Tensor]) -> Result<()> {
-        let mut pairs = self.statistic_tensors().zip(copies);
+        let mut pairs = statistic_tensors(&self.net).zip(copies);
         pairs
             .try_for_each(|(tensor, copy)| overwrite(tensor, copy))
             .torch_context(|| "cannot restore the statistics of batch normalisation".to_string())
-    }
-
-    fn statistic_tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let tensors = self.net.tensors().iter();
-        tensors.filter(|named| named.param.role == Role::Statistic).map(|named| &named.tensor)
     }
 
     /// What libtorch's refusal of a step of `images` means to the user.
@@ -192,4 +244,10 @@ impl Learner {
             problem.into()
         }
     }
+}
+
+/// The running means and variances of a network.
+fn statistic_tensors(net: &Net) -> impl Iterator<Item = &Tensor> {
+    let tensors = net.tensors().iter();
+    tensors.filter(|named| named.param.role == Role::Statistic).map(|named| &named.tensor)
 }

@@ -120,11 +120,15 @@ impl<'a, 'c> Training<'a, 'c> {
         let schedule = Schedule::new(&setup.experiment.schedule, timeline)?;
         let mut learner = Learner::new(setup)?;
         let mut progress = Progress::default();
+        learner.join(ctx.collective)?;
         if resume {
             progress = restore(&mut learner, ctx)?;
         } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
-            Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
-            learner.ema.iter().try_for_each(Ema::catch_up)?;
+            if ctx.collective.is_main() {
+                Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
+                learner.ema.iter().try_for_each(Ema::catch_up)?;
+            }
+            learner.take_main_values(ctx.collective)?;
         }
         ctx.goes_on_after(progress.step, &setup.experiment.log)?;
         ctx.emit(&Event::Started {
@@ -135,6 +139,7 @@ impl<'a, 'c> Training<'a, 'c> {
             total_steps: timeline.total_steps,
             done_steps: progress.step,
             device: format!("{:?}", setup.device).to_lowercase(),
+            world_size: ctx.collective.world_size(),
         })?;
         let (saver, split) = (Saver::new(), Split::start());
         let mut training = Self { setup, timeline, schedule, learner, progress, saver, split, ctx };
@@ -164,19 +169,27 @@ impl<'a, 'c> Training<'a, 'c> {
         let size = self.setup.train_size(epoch, self.timeline);
         let first_batch = first as usize * self.recipe().accumulate;
         let mut batches = self.setup.train_batches(epoch, first_batch, size)?;
-        let mut counters = Counters::new(&self.progress.epoch_totals, self.setup.device);
+        let collective = self.ctx.collective;
+        // What was counted before belongs to all ranks, and is kept by one.
+        let before = if collective.is_main() { self.progress.epoch_totals } else { Totals::default() };
+        let mut counters = Counters::new(&before, self.setup.device);
         let mut logged = Instant::now();
         self.split = Split::start();
-        while self.progress.step < end {
-            if self.ctx.stop.is_set() {
-                return Ok(EpochEnd::Interrupted);
-            }
+        let mut stops = collective.any(self.ctx.stop.is_set())?;
+        while !stops && self.progress.step < end {
+            collective.doing(format!("epoch {}, step {}", epoch + 1, self.progress.step + 1));
             self.split.lap(Part::Rest);
             let step = self.next_step(size);
             if self.progress.left_out.contains(&self.progress.step) {
                 batches.by_ref().take(self.recipe().accumulate).try_for_each(|batch| batch.map(drop))?;
             } else {
-                match step.take(&mut self.learner, &mut batches, &mut counters, &mut self.split)? {
+                match step.take(
+                    &mut self.learner,
+                    &mut batches,
+                    &mut counters,
+                    &mut self.split,
+                    collective,
+                )? {
                     Stepped::Done => self.progress.skipped_in_a_row = 0,
                     Stepped::Overflow => {}
                     Stepped::NotFinite(found) if self.bear(&found, step.lr)? => {
@@ -189,17 +202,17 @@ impl<'a, 'c> Training<'a, 'c> {
 
             let (done, epochs) = (self.progress.step, total_steps.div_ceil(steps_per_epoch));
             self.ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: done, total_steps });
-            let over = done == end || self.ctx.stop.is_set();
-            let saves = !over && self.saver.is_due(self.setup, done);
+            stops = collective.any(self.ctx.stop.is_set())?;
+            let saves = !stops && done < end && self.saver.is_due(self.setup, done, collective)?;
             let log_every = self.timeline.steps(self.recipe().log_every).max(1);
-            if done.is_multiple_of(log_every) || over || saves {
+            if done.is_multiple_of(log_every) || done == end || stops || saves {
                 self.log(&counters, epoch, step.lr, &mut logged)?;
             }
             if saves {
                 self.save(&[Checkpoint::Last])?;
             }
         }
-        Ok(EpochEnd::Done)
+        Ok(if self.progress.step < end { EpochEnd::Interrupted } else { EpochEnd::Done })
     }
 
     fn next_step(&self, size: usize) -> Step<'a> {
@@ -213,7 +226,11 @@ impl<'a, 'c> Training<'a, 'c> {
             experiment,
             number,
             lr: experiment.peak_lr() * self.schedule.factor(number) * self.progress.plateau.factor,
-            mode: if thaws { Mode::Train } else { Mode::TrainFrozen },
+            mode: match thaws {
+                true if experiment.train.sync_bn => Mode::TrainTogether,
+                true => Mode::Train,
+                false => Mode::TrainFrozen,
+            },
             size,
             samples: whole.min(self.setup.draws() - before),
             // A GPU would have to be waited for at each step.
@@ -223,7 +240,8 @@ impl<'a, 'c> Training<'a, 'c> {
 
     /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
     fn log(&mut self, counters: &Counters, epoch: u64, lr: f64, logged: &mut Instant) -> Result<()> {
-        let totals = counters.read()?;
+        let totals = self.ctx.collective.sum(&counters.read()?.to_array())?;
+        let totals = Totals::from_slice(&totals).expect("as many sums as values");
         let recent = totals.since(&self.progress.epoch_totals);
         let seconds = logged.elapsed().as_secs_f64();
         *logged = Instant::now();
@@ -298,18 +316,20 @@ impl<'a, 'c> Training<'a, 'c> {
 
     fn evaluate(&mut self) -> Result<Evaluated> {
         let Self { setup, learner, ctx, .. } = self;
-        let (data, faults) = (&setup.eval, &setup.eval_faults);
-        let mut evaluate =
-            |net: &Net| evaluate(&setup.experiment, net, data, faults, &learner.normalise, ctx.observer);
+        let collective = ctx.collective;
+        collective.doing(format!("evaluation after step {}", self.progress.step));
+        learner.average_statistics(collective)?;
+        let mut evaluate = |net: &Net| evaluate(setup, net, &learner.normalise, ctx.observer, collective);
         let start = Instant::now();
         let eval = evaluate(&learner.net)?;
         let images_per_second = eval.seen as f64 / start.elapsed().as_secs_f64();
         let ema = learner.ema.as_ref().map(|ema| evaluate(&ema.net)).transpose()?;
-        tell_faults(faults, ctx)?;
+        tell_faults(&setup.eval_faults, ctx)?;
         Ok(Evaluated { eval, ema, images_per_second })
     }
 
     fn save(&mut self, checkpoints: &[Checkpoint]) -> Result<()> {
+        self.learner.average_statistics(self.ctx.collective)?;
         self.saver.save(self.setup, &self.learner, &self.progress, checkpoints, self.ctx)
     }
 
@@ -341,7 +361,9 @@ impl<'a, 'c> Training<'a, 'c> {
             train_images_per_second: Some(epochs * setup.draws() as f64 / progress.train_seconds),
             eval_images_per_second: Some(last.images_per_second),
         };
-        ctx.run.write_result(&summary)?;
+        if ctx.collective.is_main() {
+            ctx.run.write_result(&summary)?;
+        }
         Ok(Outcome::Finished(Box::new(summary)))
     }
 }

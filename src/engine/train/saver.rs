@@ -1,6 +1,7 @@
 //! Saving a run while it goes on, and taking it up again.
 
 use super::Learner;
+use crate::dist::collective::Collective;
 use crate::engine::Context;
 use crate::engine::setup::Setup;
 use crate::error::Result;
@@ -22,12 +23,14 @@ impl Saver {
         Self { writer: Writer::default(), last: Instant::now() }
     }
 
-    /// Whether a checkpoint is due after `step`.
-    pub(super) fn is_due(&self, setup: &Setup, step: u64) -> bool {
-        setup.experiment.checkpoint.is_due(step, self.last.elapsed())
+    /// Whether a checkpoint is due after `step`: the same answer on all ranks, whatever their clocks say.
+    pub(super) fn is_due(&self, setup: &Setup, step: u64, collective: &Collective) -> Result<bool> {
+        let spec = &setup.experiment.checkpoint;
+        let due = spec.is_due(step, self.last.elapsed());
+        if spec.every_minutes.is_some() { collective.any(due) } else { Ok(due) }
     }
 
-    /// Begins to save the run to these places.
+    /// Begins to save the run to these places, on rank 0.
     pub(super) fn save(
         &mut self,
         setup: &Setup,
@@ -36,6 +39,10 @@ impl Saver {
         checkpoints: &[Checkpoint],
         ctx: &Context<'_>,
     ) -> Result<()> {
+        self.last = Instant::now();
+        if !ctx.collective.is_main() {
+            return Ok(());
+        }
         let preprocessing = setup.experiment.data.preprocessing();
         let identity = Identity {
             model: &setup.experiment.model.name,
@@ -50,7 +57,6 @@ impl Saver {
             scaler: learner.scaler.as_ref(),
         };
         let snapshot = Snapshot::take(identity, parts, progress)?;
-        self.last = Instant::now();
         let place = |checkpoint: &Checkpoint| Place {
             dir: ctx.run.checkpoint(*checkpoint),
             earlier: match checkpoint {
@@ -67,8 +73,24 @@ impl Saver {
     }
 }
 
-/// Puts the learner where the run's last checkpoint left it.
+/// Puts the learner where the run's last checkpoint left it, which rank 0 reads for all.
 pub(super) fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
+    let collective = ctx.collective;
+    let said = collective.from_main(|| {
+        let progress = restore_here(learner, ctx)?;
+        Ok((progress, learner.optimizer.steps(), learner.scaler.clone()))
+    })?;
+    let (progress, updates, scaler) = said;
+    if !collective.is_main() {
+        learner.optimizer.goes_on_after(updates);
+        learner.scaler = scaler;
+    }
+    learner.take_main_values(collective)?;
+    Ok(progress)
+}
+
+/// The same for a process by itself.
+fn restore_here(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
     let (saved, warning) = Saved::open(&ctx.run.checkpoint(Checkpoint::Last))?;
     if let Some(message) = warning {
         ctx.emit(&Event::Warning { message })?;

@@ -17,13 +17,12 @@ impl Training<'_, '_> {
     /// Deals with a step whose numbers are not finite as `train.on_nan` says. Returns whether the run is elsewhere now.
     pub(super) fn bear(&mut self, found: &NotFinite, lr: f64) -> Result<bool> {
         let step = self.progress.step + 1;
-        let list = self.ctx.run.note_not_finite(step, &found.what, &self.names(&found.samples))?;
-        let message = format!(
-            "step {step}: {} (learning rate {lr:.3e}); its {} samples are listed in {}",
-            found.what,
-            found.samples.len(),
-            list.display()
-        );
+        let mut message = format!("step {step}: {} (learning rate {lr:.3e})", found.what);
+        if self.ctx.collective.is_main() {
+            let list = self.ctx.run.note_not_finite(step, &found.what, &self.names(&found.samples))?;
+            let samples = found.samples.len();
+            message += &format!("; its {samples} samples are listed in {}", list.display());
+        }
         let give_up = |tried: String| Err(failed(format!("{message}; {tried}")).hint(DIVERGED).into());
         let warn = |ctx: &mut Context<'_>, done: String| {
             ctx.emit(&Event::Warning { message: format!("{message}; {done}") })
