@@ -89,12 +89,26 @@ impl Libtorch {
     /// examples and benches.
     fn link(&self) {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", self.lib.display());
+        // The same OpenMP as libtorch's, under whatever name it comes: two would be two sets of threads.
+        match self.openmp() {
+            Some(library) => println!("cargo::rustc-link-arg={}", library.display()),
+            None => println!("cargo::rustc-link-arg=-fopenmp"),
+        }
         if self.has_cuda() {
             println!("cargo::rustc-link-search=native={}", self.lib.display());
             println!(
                 "cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed,-ltorch,-ltorch_cuda,--pop-state"
             );
         }
+    }
+
+    /// The OpenMP that lies beside libtorch, if it brings one.
+    fn openmp(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(&self.lib).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_openmp = |path: &PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("libgomp"))
+        };
+        entries.filter(is_openmp).min()
     }
 
     fn has_cuda(&self) -> bool {
@@ -110,6 +124,8 @@ impl Libtorch {
             .cpp(true)
             .std("c++20")
             .opt_level(3)
+            // Without OpenMP libtorch's headers make a plain loop of at::parallel_for.
+            .flag_if_supported("-fopenmp")
             .define("_GLIBCXX_USE_CXX11_ABI", env_var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
             .cargo_metadata(false);
         // As system headers, for which the compiler doesn't warn: libtorch's warnings would bury our own. CUDA's and

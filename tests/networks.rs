@@ -5,9 +5,10 @@ mod filled;
 use filled::{doubles, filled_net, input, relative_error, spec, uniform};
 use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
-use senet::net::{add, identity, seq};
+use senet::net::{Conv, add, identity, seq};
 use senet::torch_ext::excite::excite_add_relu;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
+use senet::torch_ext::winograd;
 use tch::{Device, Kind, Tensor, no_grad};
 
 #[test]
@@ -193,6 +194,103 @@ fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
         let (fused, plain) = (gradients(&fused, &x, &ours), gradients(&plain, &exact_x, &theirs));
         for (at, (a, b)) in fused.iter().zip(&plain).enumerate() {
             same(["gradient of x", "gradient of gamma", "gradient of beta"][at], a, b);
+        }
+    }
+}
+
+/// 3×3, stride 1, border 1.
+fn square_conv(c_in: i64, c_out: i64) -> Conv {
+    Conv { c_in, c_out, kernel: [3, 3], stride: 1, padding: [1, 1], groups: 1, bias: true, excitation: false }
+}
+
+#[test]
+fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
+    // Tiles that end beyond the border, one block of channels and several, batches that are cut into chunks (the last).
+    let shapes =
+        [(5, 16, 16, 5, 4), (2, 64, 32, 7, 7), (1, 48, 96, 13, 6), (2, 32, 160, 9, 11), (11, 64, 64, 56, 57)];
+    for (n, c_in, c_out, height, width) in shapes {
+        let values = |name: &str, shape: &[i64]| {
+            let uniform = Tensor::from_slice(&uniform(name, shape.iter().product())).view(shape) - 0.5;
+            if shape.len() == 4 { channels_last(&uniform).unwrap() } else { uniform }
+        };
+        let x = values("x", &[n, c_in, height, width]).set_requires_grad(true);
+        let weight = values("weight", &[c_out, c_in, 3, 3]).set_requires_grad(true);
+        let bias = values("bias", &[c_out]).set_requires_grad(true);
+        if !winograd::suits(&square_conv(c_in, c_out), &x) {
+            // Other processors have neither AVX2 nor AVX-512.
+            assert!(
+                !matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512"),
+                "{n} {c_in} {c_out}"
+            );
+            return;
+        }
+        let exactly = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
+        let (exact_x, exact_weight, exact_bias) = (exactly(&x), exactly(&weight), exactly(&bias));
+        let fast = winograd::convolve(&x, &weight, Some(&bias)).unwrap();
+        let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [1, 1], [1, 1], [1, 1], 1);
+
+        let same = |what: &str, found: &Tensor, expected: &Tensor| {
+            let error = relative_error(&doubles(found), &doubles(expected));
+            assert!(error < 5e-6, "{what} of {n} {c_in} {c_out} {height} {width}: {error:.1e}");
+        };
+        same("output", &fast, &exact);
+        let grad = values("grad", &[n, c_out, height, width]);
+        let gradients = |y: &Tensor, inputs: [&Tensor; 3]| {
+            Tensor::run_backward(&[(y * &grad).sum(y.kind())], &inputs, false, false)
+        };
+        let found = gradients(&fast, [&x, &weight, &bias]);
+        let expected = gradients(&exact, [&exact_x, &exact_weight, &exact_bias]);
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            same(["gradient of x", "gradient of the weights", "gradient of the bias"][at], found, expected);
+        }
+        let other = values("other", &[n, c_out, height, width]);
+        let packed = no_grad(|| winograd::pack(&weight)).unwrap();
+        let planned = no_grad(|| winograd::convolve_packed(&x, &packed, &bias, Some(&other), true)).unwrap();
+        same("output with sum and ReLU", &planned, &(&exact + &other).relu());
+    }
+}
+
+#[test]
+fn winograds_convolution_leaves_to_libtorch_what_it_cannot_do() {
+    let map = |kind: Kind, size: i64| {
+        channels_last(&Tensor::ones([4, 16, size, size], (kind, Device::Cpu))).unwrap()
+    };
+    let conv = square_conv(16, 16);
+    assert!(!winograd::suits(&conv, &map(Kind::Double, 14)), "float64");
+    assert!(!winograd::suits(&conv, &map(Kind::Float, 2)), "tiles that are mostly border");
+    assert!(!winograd::suits(&conv, &map(Kind::Float, 14).contiguous()), "another layout");
+    assert!(!winograd::suits(&conv, &map(Kind::Float, 14).narrow(0, 0, 0)), "no images");
+    let others = [
+        Conv { stride: 2, ..conv },
+        Conv { kernel: [1, 1], ..conv },
+        Conv { padding: [0, 0], ..conv },
+        Conv { groups: 4, ..conv },
+        Conv { c_out: 24, ..conv },
+    ];
+    for other in others {
+        assert!(!winograd::suits(&other, &map(Kind::Float, 14)), "{other:?}");
+    }
+}
+
+#[test]
+fn a_network_computes_the_same_with_libtorchs_operators_alone() {
+    for (name, size) in [("se-resnet-20", 32), ("se-resnet-18", 64), ("bn-inception", 64)] {
+        let step = |plain: bool| {
+            let mut net = filled_net(&spec(name), 10);
+            if plain {
+                net.compute_plainly();
+            }
+            let logits = net.forward(&input(4, size), Mode::Train).unwrap();
+            logits.square().sum(Kind::Float).backward();
+            let classifier = net.trainable().last().unwrap().tensor.grad();
+            (doubles(&logits), doubles(&classifier), doubles(&net.tensors()[3].tensor))
+        };
+        let (ours, theirs) = (step(false), step(true));
+        for (what, ours, theirs) in
+            [("logits", ours.0, theirs.0), ("gradient", ours.1, theirs.1), ("statistics", ours.2, theirs.2)]
+        {
+            let error = relative_error(&ours, &theirs);
+            assert!(error < 1e-3, "{name}: {what}: {error:.1e}");
         }
     }
 }

@@ -613,7 +613,9 @@ pub struct SummaryArgs {
 #[command(after_help = "\
 Examples:
   senet bench train --model se-resnet-50 --batch-size 16
-  senet bench eval --model se-resnet-50 --batch-size 16 --steps 15 --json")]
+  senet bench eval --model se-resnet-50 --batch-size 16 --steps 15 --json
+  senet bench train --compare plain
+  senet bench eval --profile")]
 pub struct BenchArgs {
     /// What to time.
     pub what: BenchWhat,
@@ -638,9 +640,22 @@ pub struct BenchArgs {
     /// Threads of one operation on the CPU.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS as i64))]
     pub threads: Option<u32>,
+    /// Time the same network computed otherwise as well, a step each in turns: `plain` uses libtorch's own operators alone.
+    #[arg(long, value_name = "WITH", conflicts_with_all = ["data", "profile"])]
+    pub compare: Option<BenchPeer>,
+    /// Say what each operator costs, in further steps.
+    #[arg(long, conflicts_with = "data")]
+    pub profile: bool,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `senet bench` compares with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPeer {
+    /// The same network with libtorch's own operators alone.
+    Plain,
 }
 
 /// What `senet bench` times.

@@ -1,20 +1,17 @@
 //! One function a command.
 
 use super::args::{
-    BenchArgs, BenchWhat, Cli, Crops, DoctorArgs, EvalArgs, ExperimentArgs, LookArgs, SubjectArgs,
-    SummaryArgs, TrainArgs, Which,
+    Cli, Crops, DoctorArgs, EvalArgs, ExperimentArgs, LookArgs, SubjectArgs, SummaryArgs, TrainArgs, Which,
 };
 use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
 use super::ranks::{self, Role};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE};
-use crate::data::DataSpec;
 use crate::data::views::{Framing, ShortSide, Views};
 use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::{Setup, recipe_hash};
-use crate::engine::train::split::Part;
-use crate::engine::{Context, StopFlag, bench, doctor, eval, train};
+use crate::engine::{Context, StopFlag, doctor, eval, train};
 use crate::error::{Result, usage};
 use crate::experiment::Experiment;
 use crate::experiment::load::Layers;
@@ -22,7 +19,7 @@ use crate::models::{self, ModelSpec};
 use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
-use crate::report::table::{Table, grouped, percent};
+use crate::report::table::{Table, grouped};
 use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint};
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -568,58 +565,6 @@ fn list(json: bool) -> Result<()> {
         table.row([entry.base.to_string(), entry.se_name(), input, entry.about.to_string()]);
     }
     print(&table.text())
-}
-
-pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
-    let (entry, _) = models::find(&args.model)?;
-    let size = args.size.map_or(entry.input.height as usize, |size| size as usize);
-    let mut base = Experiment { device: args.device.clone(), ..Experiment::default() };
-    base.threads = args.threads.map(|threads| threads as usize);
-    base.model.name.clone_from(&args.model);
-    let input = Shape::square(entry.input.channels, size as i64);
-    let steps = args.steps as usize;
-    let measurement = match (&args.data, args.what) {
-        (None, what) => {
-            let experiment = bench::on_made_up_data(&base, input, entry.classes, args.batch_size as usize);
-            let what = match what {
-                BenchWhat::Train => bench::What::Train,
-                BenchWhat::Eval => bench::What::Eval,
-            };
-            bench::run(what, &Setup::new(experiment)?, steps)?
-        }
-        (Some(dir), BenchWhat::Train) => {
-            base.data = DataSpec { dir: dir.clone(), size: Some(size), ..DataSpec::default() };
-            base.train.batch_size = args.batch_size as usize;
-            bench::on_data(&Setup::new(base)?, steps)?
-        }
-        (Some(_), BenchWhat::Eval) => {
-            let message = "`--data` is for `senet bench train`";
-            return Err(usage(message).hint("`senet data bench DIR --pipeline eval` times the data").into());
-        }
-    };
-    if args.json {
-        return print_json(&measurement).map(|()| 0);
-    }
-    let bench::Spread { median, min, max } = measurement.images_per_second;
-    let verb = match args.what {
-        BenchWhat::Train => "training",
-        BenchWhat::Eval => "evaluation",
-    };
-    print(&format!(
-        "{} {verb}, batch {} at {size} × {size}, {} with {} thread(s), {} steps\n\
-         images a second: median {median:.2}, min {min:.2}, max {max:.2}",
-        measurement.model, measurement.batch_size, measurement.device, measurement.threads, measurement.steps
-    ))?;
-    if let (Some(_), Some(seconds), Some(outside)) = (&args.data, &measurement.split, measurement.outside) {
-        let line = |part: Part| {
-            let (seconds, share) = (seconds.of(part), seconds.of(part) / seconds.total());
-            let name = part.name();
-            format!("{name:<9} {:>9.2} ms a step  {:>8}", 1e3 * seconds / steps as f64, percent(share))
-        };
-        let lines = Part::ALL.map(line).join("\n");
-        print(&format!("{lines}\noutside of network and optimizer: {}", percent(outside)))?;
-    }
-    Ok(0)
 }
 
 pub(super) fn doctor(args: &DoctorArgs, large_blocks_kept: bool) -> Result<u8> {

@@ -2,6 +2,7 @@
 
 mod ablate;
 pub mod args;
+mod bench;
 mod commands;
 pub mod config;
 pub mod data;
@@ -75,7 +76,7 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Summary(args) => commands::summary(&args),
         Command::Data(args) => data::data(&args),
         Command::Config(args) => config::config(&args),
-        Command::Bench(args) => commands::bench(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),
         Command::Completions { shell } => commands::completions(shell),
     }

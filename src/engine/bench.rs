@@ -2,7 +2,7 @@
 
 use super::setup::Setup;
 use super::train::Learner;
-use super::train::split::{Seconds, Split};
+use super::train::split::{Seconds, Split as TimeSplit};
 use super::train::step::{Step, Stepped};
 use crate::data::loader::{Batch, Loader};
 use crate::data::{DataSpec, Source, synthetic};
@@ -13,6 +13,7 @@ use crate::metrics::{Counters, Totals, median};
 use crate::net::build::Mode;
 use crate::net::cost::{Shape, cost};
 use crate::net::plan::InferencePlan;
+use crate::torch_ext::profile::{Cost, profiled};
 use serde::Serialize;
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor, no_grad_guard};
@@ -52,6 +53,33 @@ pub struct Measurement {
     /// Share of that time that was neither the network's nor the optimizer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outside: Option<f64>,
+    /// What operators cost, the dearest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operators: Option<Vec<Operator>>,
+}
+
+/// What an operator costs in a step, without the operators that it calls.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Operator {
+    /// As libtorch calls it, such as `aten::convolution_backward`; ours begin with `senet::`.
+    pub name: String,
+    /// Calls in a step.
+    pub calls: f64,
+    /// Time of them in a step; on a GPU, the host's.
+    pub milliseconds: f64,
+    /// Share of the time of all operators.
+    pub share: f64,
+}
+
+/// senet's operators against libtorch's alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// As `senet` computes.
+    pub senet: Measurement,
+    /// The same network with libtorch's operators alone.
+    pub plain: Measurement,
+    /// How many times as fast senet is, by the medians.
+    pub ratio: f64,
 }
 
 /// Median, lowest and highest of some figures.
@@ -106,33 +134,79 @@ const CALIBRATION: f64 = 2e10;
 /// Steps before the clock starts: memory is asked for and kernels are chosen in them.
 const WARM_UP: usize = 2;
 
-/// Times `steps` steps of `setup`'s network; its data is not read.
+/// Times `steps` steps of `setup`'s network on made-up batches; its data is not read.
 ///
 /// # Errors
 /// When libtorch refuses, for example for want of memory.
 pub fn run(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
-    let (size, batch_size) = (setup.size(), setup.experiment.train.batch_size);
-    let batch = made_up(setup, batch_size, size)?;
-    if what == What::Train {
-        return training(setup, steps, &mut std::iter::repeat_with(|| Ok(again(&batch))));
-    }
-    let _guard = no_grad_guard();
-    let learner = Learner::new(setup)?;
-    let plan = InferencePlan::new(&learner.net).torch_context(|| "cannot prepare the network".to_string())?;
-    let forward = || plan.forward(&learner.normalise.apply(&batch.pixels)?).map(|_| ());
-    let mut figures = Vec::new();
-    for round in 0..WARM_UP + steps {
-        let start = Instant::now();
-        forward().torch_context(|| format!("cannot evaluate a batch of {batch_size}"))?;
-        if let Device::Cuda(index) = setup.device {
-            // sync: the clock is read after each step.
-            Cuda::synchronize(index as i64);
-        }
-        if round >= WARM_UP {
-            figures.push(batch_size as f64 / start.elapsed().as_secs_f64());
+    let batch = made_up(setup)?;
+    match what {
+        What::Train => training(setup, steps, &mut std::iter::repeat_with(|| Ok(again(&batch)))),
+        What::Eval => {
+            let learner = Learner::new(setup)?;
+            let [figures] = in_turns([&mut *evaluation(setup, &learner, &batch, Operators::Own)?], steps)?;
+            Ok(Measurement::of(what, setup, steps, figures))
         }
     }
-    Ok(Measurement::of(what, setup, steps, figures))
+}
+
+/// The same with senet's operators and with libtorch's alone, a step each in turns.
+///
+/// # Errors
+/// When libtorch refuses, for example for want of memory.
+pub fn compare(what: What, setup: &Setup, steps: usize) -> Result<Comparison> {
+    let batch = made_up(setup)?;
+    let [own, plain] = match what {
+        What::Train => {
+            let mut batches = [0; 2].map(|_| std::iter::repeat_with(|| Ok(again(&batch))));
+            let [of_own, of_plain] = &mut batches;
+            let mut own = Training::new(setup, of_own, Operators::Own)?;
+            let mut plain = Training::new(setup, of_plain, Operators::Plain)?;
+            in_turns([&mut || own.step(), &mut || plain.step()], steps)?
+        }
+        What::Eval => {
+            let learner = Learner::plain(setup)?;
+            let mut own = evaluation(setup, &learner, &batch, Operators::Own)?;
+            let mut plain = evaluation(setup, &learner, &batch, Operators::Plain)?;
+            in_turns([&mut *own, &mut *plain], steps)?
+        }
+    };
+    let [senet, plain] = [own, plain].map(|figures| Measurement::of(what, setup, steps, figures));
+    let ratio = senet.images_per_second.median / plain.images_per_second.median;
+    Ok(Comparison { senet, plain, ratio })
+}
+
+/// Times steps as [`run`] does, and then counts as many more, operator by operator.
+///
+/// # Errors
+/// When libtorch refuses, for example for want of memory.
+pub fn profile(what: What, setup: &Setup, steps: usize) -> Result<Measurement> {
+    let batch = made_up(setup)?;
+    let times = |step: &mut dyn FnMut() -> Result<u64>| {
+        let [figures] = in_turns([&mut *step], steps)?;
+        let (_, costs) = profiled(|| (0..steps).try_for_each(|_| step().map(|_| ())))?;
+        Ok::<_, anyhow::Error>((figures, costs))
+    };
+    let (figures, costs) = match what {
+        What::Train => {
+            let mut batches = std::iter::repeat_with(|| Ok(again(&batch)));
+            let mut training = Training::new(setup, &mut batches, Operators::Own)?;
+            times(&mut || training.step())?
+        }
+        What::Eval => {
+            let learner = Learner::new(setup)?;
+            times(&mut *evaluation(setup, &learner, &batch, Operators::Own)?)?
+        }
+    };
+    let all: f64 = costs.iter().map(|cost| cost.seconds).sum();
+    let per_step = |cost: &Cost| Operator {
+        name: cost.operator.clone(),
+        calls: cost.calls as f64 / steps as f64,
+        milliseconds: 1e3 * cost.seconds / steps as f64,
+        share: cost.seconds / all,
+    };
+    let operators = Some(costs.iter().map(per_step).collect());
+    Ok(Measurement { operators, ..Measurement::of(what, setup, steps, figures) })
 }
 
 /// Times `steps` training steps on `setup`'s training data, epoch after epoch, as training takes them.
@@ -144,41 +218,128 @@ pub fn on_data(setup: &Setup, steps: usize) -> Result<Measurement> {
 }
 
 /// Times training steps, and what their time goes into.
-fn training(
+fn training<B: Iterator<Item = Result<Batch>>>(
     setup: &Setup,
     steps: usize,
-    batches: &mut impl Iterator<Item = Result<Batch>>,
+    batches: &mut B,
 ) -> Result<Measurement> {
-    let mut learner = Learner::new(setup)?;
-    let mut counters = Counters::new(&Totals::default(), setup.device);
-    let mut split = Split::waiting_for(setup.device);
-    let (mut figures, mut seen) = (Vec::new(), 0);
-    for round in 0..WARM_UP + steps {
-        if round == WARM_UP {
-            split.take();
-        }
-        let start = Instant::now();
-        let step = Step {
-            experiment: &setup.experiment,
-            number: round as u64,
-            lr: 1e-3,
-            mode: Mode::Train,
-            size: setup.size(),
-            samples: setup.experiment.train.samples_per_step(),
-            checked: !setup.device.is_cuda(),
-        };
-        match step.take(&mut learner, batches, &mut counters, &mut split, &Collective::Alone)? {
-            Stepped::Done | Stepped::Overflow => {}
-            Stepped::NotFinite(found) => return Err(failed(found.what).into()),
-        }
-        if round >= WARM_UP {
-            figures.push((counters.seen() - seen) as f64 / start.elapsed().as_secs_f64());
-        }
-        seen = counters.seen();
+    let mut training = Training::new(setup, batches, Operators::Own)?;
+    for _ in 0..WARM_UP {
+        training.step()?;
     }
-    let seconds = split.take();
+    training.split.take();
+    let figures = (0..steps).map(|_| speed(&mut || training.step())).collect::<Result<_>>()?;
+    let seconds = training.split.take();
     let measured = Measurement::of(What::Train, setup, steps, figures);
     Ok(Measurement { split: Some(seconds), outside: Some(seconds.outside()), ..measured })
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operators {
+    /// senet's, where there are any.
+    Own,
+    /// libtorch's alone.
+    Plain,
+}
+
+/// Images a second of each step of `sides`, which take turns, after a warm-up.
+fn in_turns<const N: usize>(
+    mut sides: [&mut dyn FnMut() -> Result<u64>; N],
+    steps: usize,
+) -> Result<[Vec<f64>; N]> {
+    for side in &mut sides {
+        (0..WARM_UP).try_for_each(|_| side().map(|_| ()))?;
+    }
+    let mut figures = [const { Vec::new() }; N];
+    for _ in 0..steps {
+        for (side, figures) in sides.iter_mut().zip(&mut figures) {
+            figures.push(speed(side)?);
+        }
+    }
+    Ok(figures)
+}
+
+/// Images a second of one step.
+fn speed(step: &mut dyn FnMut() -> Result<u64>) -> Result<f64> {
+    let start = Instant::now();
+    let images = step()?;
+    Ok(images as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Training steps, one after the other.
+struct Training<'a, B> {
+    setup: &'a Setup,
+    learner: Learner,
+    counters: Counters,
+    split: TimeSplit,
+    batches: &'a mut B,
+    number: u64,
+}
+
+impl<'a, B: Iterator<Item = Result<Batch>>> Training<'a, B> {
+    fn new(setup: &'a Setup, batches: &'a mut B, operators: Operators) -> Result<Self> {
+        let learner = match operators {
+            Operators::Own => Learner::new(setup)?,
+            Operators::Plain => Learner::plain(setup)?,
+        };
+        let counters = Counters::new(&Totals::default(), setup.device);
+        let split = TimeSplit::waiting_for(setup.device);
+        Ok(Self { setup, learner, counters, split, batches, number: 0 })
+    }
+
+    /// Takes a step, and says of how many images.
+    fn step(&mut self) -> Result<u64> {
+        let Setup { experiment, device, .. } = self.setup;
+        let step = Step {
+            experiment,
+            number: self.number,
+            lr: 1e-3,
+            mode: Mode::Train,
+            size: self.setup.size(),
+            samples: experiment.train.samples_per_step(),
+            checked: !device.is_cuda(),
+        };
+        self.number += 1;
+        let seen = self.counters.seen();
+        let (learner, counters, split) = (&mut self.learner, &mut self.counters, &mut self.split);
+        match step.take(learner, self.batches, counters, split, &Collective::Alone)? {
+            Stepped::Done | Stepped::Overflow => Ok(self.counters.seen() - seen),
+            Stepped::NotFinite(found) => Err(failed(found.what).into()),
+        }
+    }
+}
+
+/// What evaluates a batch when it is called, and says of how many images.
+fn evaluation<'a>(
+    setup: &'a Setup,
+    learner: &'a Learner,
+    batch: &'a Batch,
+    operators: Operators,
+) -> Result<Box<dyn FnMut() -> Result<u64> + 'a>> {
+    let _guard = no_grad_guard();
+    let plan = match operators {
+        Operators::Own => Some(InferencePlan::new(&learner.net)),
+        Operators::Plain => None,
+    };
+    let plan = plan.transpose().torch_context(|| "cannot prepare the network".to_string())?;
+    let forward = move |images: &Tensor| match &plan {
+        Some(plan) => plan.forward(images),
+        None => learner.net.forward(images, Mode::Eval),
+    };
+    Ok(Box::new(move || {
+        let _guard = no_grad_guard();
+        learner
+            .normalise
+            .apply(&batch.pixels)
+            .and_then(|images| forward(&images).map(drop))
+            .torch_context(|| format!("cannot evaluate a batch of {}", batch.samples.len()))?;
+        if let Device::Cuda(index) = setup.device {
+            // sync: the clock is read after each step.
+            Cuda::synchronize(index as i64);
+        }
+        Ok(batch.samples.len() as u64)
+    }))
 }
 
 /// Batches of training data, epoch after epoch.
@@ -217,6 +378,7 @@ impl Measurement {
             images_per_second: Spread::of(figures),
             split: None,
             outside: None,
+            operators: None,
         }
     }
 }
@@ -228,7 +390,8 @@ fn again(batch: &Batch) -> Batch {
 
 /// Bytes that differ, for shapes that are too large as well: then an error comes back. (tch panics where an
 /// operation that takes a number, such as `arange`, fails.)
-fn made_up(setup: &Setup, batch_size: usize, size: usize) -> Result<Batch> {
+fn made_up(setup: &Setup) -> Result<Batch> {
+    let (batch_size, size) = (setup.experiment.train.batch_size, setup.size());
     let doing = || format!("cannot make a batch of {batch_size} images of {size} × {size}");
     let channels = setup.train.channels();
     let classes = setup.train.classes().len();

@@ -13,6 +13,7 @@ use crate::rng;
 use crate::torch_ext::dist::Peers;
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::norm::{BatchNorm, batch_norm_relu};
+use crate::torch_ext::winograd;
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::HashMap;
@@ -58,6 +59,7 @@ pub struct Net {
     tensors: Vec<NamedTensor>,
     device: Device,
     peers: Option<Peers>,
+    plain: bool,
 }
 
 impl Net {
@@ -79,7 +81,7 @@ impl Net {
         let mut layers = Vec::new();
         lower(root, "", &by_name, &mut layers);
         arrange(&mut layers);
-        Ok(Self { layers, tensors, device, peers: None })
+        Ok(Self { layers, tensors, device, peers: None, plain: false })
     }
 
     /// Logits `[N, classes]` of normalised images `[N, C, H, W]`.
@@ -87,12 +89,17 @@ impl Net {
     /// # Errors
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        run(&self.layers, images, Pass { peers: self.peers.as_ref(), ..Pass::of(mode) })
+        run(&self.layers, images, Pass { peers: self.peers.as_ref(), plain: self.plain, ..Pass::of(mode) })
     }
 
     /// Has [`Mode::TrainTogether`] compute with these.
     pub fn compute_with(&mut self, peers: Option<Peers>) {
         self.peers = peers;
+    }
+
+    /// Has [`forward`](Self::forward) compute with libtorch's own operators alone: what ours are measured against.
+    pub fn compute_plainly(&mut self) {
+        self.plain = true;
     }
 
     /// The steps of the computation.
@@ -343,11 +350,13 @@ pub(super) struct Pass<'a> {
     outputs: Option<&'a FiniteLog>,
     /// Whose batches are normalised together with this one, if anyone's.
     peers: Option<&'a Peers>,
+    /// Whether none of our own operators is used.
+    plain: bool,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn of(mode: Mode) -> Self {
-        Self { mode, gates: None, outputs: None, peers: None }
+        Self { mode, gates: None, outputs: None, peers: None, plain: false }
     }
 
     /// In evaluation, noting gates.
@@ -373,8 +382,16 @@ pub(super) fn run(layers: &[Layer], x: &Tensor, pass: Pass<'_>) -> Result<Tensor
 }
 
 impl ConvLayer {
-    /// The convolution by libtorch's general operator.
+    /// The convolution by the fastest operator that can do it.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        if winograd::suits(&self.conv, x) {
+            return winograd::convolve(x, &self.weight, self.bias.as_ref());
+        }
+        self.plain(x)
+    }
+
+    /// The convolution by libtorch's general operator.
+    fn plain(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let Conv { stride, padding, groups, .. } = self.conv;
         x.f_conv2d(&self.weight, self.bias.as_ref(), [stride, stride], padding, [1, 1], groups)
     }
@@ -393,25 +410,16 @@ impl Layer {
 
     pub(super) fn forward(&self, mut x: Tensor, pass: Pass<'_>) -> Result<Tensor, TchError> {
         match self {
+            Layer::Conv(conv) if pass.plain => conv.plain(&x),
             Layer::Conv(conv) => conv.forward(&x),
+            Layer::BatchNorm { norm, epsilon, relu } if pass.plain => {
+                let of_batch = matches!(pass.mode, Mode::Train | Mode::TrainTogether);
+                plain_batch_norm(&x, norm, *epsilon, *relu, of_batch)
+            }
             Layer::BatchNorm { norm, epsilon, relu } => match pass.mode {
                 Mode::Train => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu, None),
                 Mode::TrainTogether => batch_norm_relu(&x, norm, BN_MOMENTUM, *epsilon, *relu, pass.peers),
-                Mode::TrainFrozen | Mode::Eval => {
-                    let BatchNorm { gamma, beta, mean, variance } = norm;
-                    let (mean, variance) = (Some(mean), Some(variance));
-                    let mut y = x.f_batch_norm(
-                        Some(gamma),
-                        Some(beta),
-                        mean,
-                        variance,
-                        false,
-                        BN_MOMENTUM,
-                        *epsilon,
-                        true,
-                    )?;
-                    if *relu { y.f_relu_() } else { Ok(y) }
-                }
+                Mode::TrainFrozen | Mode::Eval => plain_batch_norm(&x, norm, *epsilon, *relu, false),
             },
             Layer::Relu { in_place: true } => x.f_relu_(),
             Layer::Relu { in_place: false } => x.f_relu(),
@@ -475,7 +483,7 @@ impl Layer {
                 if let Some(gates) = pass.gates {
                     gates.note(name, &se_gate(&u, fc1, fc2)?);
                 }
-                if *drop_path > 0.0 && pass.mode != Mode::Eval {
+                if pass.plain || *drop_path > 0.0 && pass.mode != Mode::Eval {
                     let scaled = u.f_mul(&se_gate(&u, fc1, fc2)?)?;
                     let kept = drop_paths(scaled, *drop_path, pass.mode)?;
                     return kept.f_add(&run(shortcut, &x, pass)?)?.f_relu_();
@@ -484,6 +492,21 @@ impl Layer {
             }
         }
     }
+}
+
+/// relu?(batch_norm(x)) by libtorch's operator, with the statistics of the batch (which move the running ones) or the
+/// running ones.
+fn plain_batch_norm(
+    x: &Tensor,
+    norm: &BatchNorm,
+    epsilon: f64,
+    relu: bool,
+    of_batch: bool,
+) -> Result<Tensor, TchError> {
+    let BatchNorm { gamma, beta, mean, variance } = norm;
+    let (gamma, beta, mean, variance) = (Some(gamma), Some(beta), Some(mean), Some(variance));
+    let mut y = x.f_batch_norm(gamma, beta, mean, variance, of_batch, BN_MOMENTUM, epsilon, true)?;
+    if relu { y.f_relu_() } else { Ok(y) }
 }
 
 /// Stochastic depth: `branch` with each sample zeroed with this probability, and the others grown so that the mean stays.

@@ -9,6 +9,7 @@ use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::norm::BatchNorm;
+use crate::torch_ext::winograd;
 use std::cell::OnceCell;
 use tch::{TchError, Tensor, no_grad_guard};
 
@@ -45,6 +46,7 @@ struct FoldedConv {
     weight: Tensor,
     bias: Tensor,
     packed: OnceCell<Tensor>,
+    packed_for_winograd: OnceCell<Tensor>,
 }
 
 impl<'a> InferencePlan<'a> {
@@ -135,7 +137,13 @@ impl FoldedConv {
             }
             None => (weight.f_detach()?, bias),
         };
-        Ok(Self { conv: *conv, weight: channels_last(&weight)?, bias, packed: OnceCell::new() })
+        Ok(Self {
+            conv: *conv,
+            weight: channels_last(&weight)?,
+            bias,
+            packed: OnceCell::new(),
+            packed_for_winograd: OnceCell::new(),
+        })
     }
 
     /// relu?(convolution(x) + bias + other?)
@@ -149,15 +157,24 @@ impl FoldedConv {
             }
             return if relu { y.f_relu_() } else { Ok(y) };
         }
-        let packed = match self.packed.get() {
-            Some(packed) => packed,
-            None => {
-                let (n, c, h, w) = x.size4()?;
-                let packed = pack(&self.conv, &self.weight, [n, c, h, w])?;
-                self.packed.get_or_init(|| packed)
-            }
-        };
+        if winograd::suits(&self.conv, x) {
+            let packed = once(&self.packed_for_winograd, || winograd::pack(&self.weight))?;
+            return winograd::convolve_packed(x, packed, &self.bias, other, relu);
+        }
+        let (n, c, h, w) = x.size4()?;
+        let packed = once(&self.packed, || pack(&self.conv, &self.weight, [n, c, h, w]))?;
         convolve(&self.conv, x, packed, &self.bias, other, relu)
+    }
+}
+
+/// What the cell holds, made now if it holds nothing.
+fn once(
+    cell: &OnceCell<Tensor>,
+    make: impl FnOnce() -> Result<Tensor, TchError>,
+) -> Result<&Tensor, TchError> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => make().map(|made| cell.get_or_init(|| made)),
     }
 }
 

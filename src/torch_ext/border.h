@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <exception>
 #include <optional>
@@ -27,6 +28,15 @@ int guarded(Body body) {
   }
   return -1;
 }
+
+// An operator of ours, for those who record operators (profile.cpp), as long as this lives.
+struct Recorded {
+  at::RecordFunction function{at::RecordScope::FUNCTION};
+
+  explicit Recorded(const char *name) {
+    if (function.isActive()) function.before(name);
+  }
+};
 
 inline void hand_over(at::Tensor tensor, at::Tensor **out) { *out = new at::Tensor(std::move(tensor)); }
 

@@ -162,6 +162,7 @@ extern "C" {
 int senet_excite_add_relu(const Tensor *u, const Tensor *shortcut, const Tensor *w1, const Tensor *b1,
                           const Tensor *w2, const Tensor *b2, Tensor **out) {
   return senet::guarded([&] {
+    const senet::Recorded recorded("senet::ExciteAddRelu");
     const Bias first = senet::optional(b1), second = senet::optional(b2);
     if (!senet::is_plain_map(*u) || !senet::is_plain_map(*shortcut)) {
       senet::hand_over(composed(*u, *shortcut, *w1, first, *w2, second), out);

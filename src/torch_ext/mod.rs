@@ -9,6 +9,8 @@ pub mod host;
 pub mod norm;
 pub mod optim;
 pub mod precision;
+pub mod profile;
+pub mod winograd;
 
 use crate::error::{Result, failed};
 use std::ffi::{CStr, c_char, c_int};

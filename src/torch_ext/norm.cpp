@@ -277,6 +277,7 @@ int senet_batch_norm_relu(const Tensor *x, const Tensor *gamma, const Tensor *be
                           const Tensor *running_var, double momentum, double epsilon, int relu,
                           const senet::Group *group, Tensor **out) {
   return senet::guarded([&] {
+    const senet::Recorded recorded("senet::BatchNormRelu");
     const Peers peers = group == nullptr ? Peers() : group->group;
     if (senet::is_plain_map(*x) && gamma->scalar_type() == at::kFloat) {
       senet::hand_over(

@@ -52,6 +52,16 @@ impl Learner {
         Ok(Self { net, optimizer, ema, scaler, normalise, recipe, gradients })
     }
 
+    /// The same, but for its network, which computes with libtorch's own operators alone.
+    ///
+    /// # Errors
+    /// When the device has not enough memory.
+    pub fn plain(setup: &Setup) -> Result<Self> {
+        let mut learner = Self::new(setup)?;
+        learner.net.compute_plainly();
+        Ok(learner)
+    }
+
     /// Makes it one of the ranks of `collective`, which reduce their gradients. They begin at the same values: these are
     /// functions of names and seed.
     ///

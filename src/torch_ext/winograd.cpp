@@ -1,0 +1,340 @@
+// Convolutions of 3x3 with stride 1 and a border of 1, by Winograd's minimal filtering (Lavin and Gray, 2016): a tile
+// of 4x4 outputs is made of 36 products for each pair of channels instead of 144. Tiles and filters become matrices
+// ("points"), a matrix product for each of the 36 points does the work, and its results become tiles again. On
+// channels_last maps, in float32, on CPUs with AVX2 or AVX-512; libtorch, whose oneDNN has no such convolution,
+// takes the others.
+//
+// The gradients are those of this computation: each transform's transpose in its place, with the same 36 products.
+//
+// Rounding: about three times the error of a direct sum in float32; tests/networks.rs bounds it.
+
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "border.h"
+#include "rows.h"
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// Products and outputs of a tile.
+constexpr int64_t kPoints = 36, kOutputs = 16;
+
+// Channels are taken in blocks of so many, or of twice as many.
+constexpr int64_t kLeastBlock = 16;
+
+// With fewer tiles the filters' transforms cost more than the products save.
+constexpr int64_t kFewestTiles = 8;
+
+// The outputs' tiles of a batch of maps: image by image, row by row.
+struct Grid {
+  int64_t images, height, width, down, across;
+
+  explicit Grid(const Tensor &map)
+      : images(map.size(0)), height(map.size(2)), width(map.size(3)), down((height + 3) / 4), across((width + 3) / 4) {}
+
+  struct Place {
+    int64_t image, y, x;
+  };
+
+  // The image of a tile, and its first output.
+  Place place(int64_t tile) const {
+    return {tile / (down * across), tile / across % down * 4, tile % across * 4};
+  }
+
+  int64_t per_image() const { return down * across; }
+};
+
+using Place = Grid::Place;
+
+struct Matrix {
+  const float *values;
+  int64_t row_stride, column_stride;
+};
+
+// What winograd_kernels.h has for one instruction set.
+struct Kernels {
+  void (*to_points)(const float *maps, const Grid &, int64_t channels, int64_t first, int64_t last, bool of_gradient,
+                    const float *zeros, float *points, int64_t point_stride);
+  void (*from_points)(const float *points, int64_t point_stride, int64_t width, const Grid &, int64_t channels,
+                      int64_t channel, int64_t first, int64_t last, const float *bias, const float *other, bool relu,
+                      float *maps);
+  void (*spread_points)(const float *points, int64_t point_stride, int64_t width, const Grid &, int64_t channels,
+                        int64_t channel, int64_t first, int64_t last, float *maps);
+  void (*filters_to_points)(const float *weight, int64_t depth, int64_t depth_stride, int64_t tap_stride,
+                            int64_t channel, int64_t width, float *points);
+  void (*filters_from_points)(const float *points, int64_t rows, int64_t width, int64_t channels, float *weight);
+  void (*multiply)(const Matrix &a, int64_t rows, int64_t depth, const float *b, int64_t b_stride, int64_t width,
+                   float *c, int64_t c_stride, bool add);
+};
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+#define SENET_LANES 8
+#include "winograd_kernels.h"
+#undef SENET_LANES
+}  // namespace avx2
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,fma")
+namespace avx512 {
+#define SENET_LANES 16
+#include "winograd_kernels.h"
+#undef SENET_LANES
+}  // namespace avx512
+#pragma GCC pop_options
+
+// For this processor (and ATEN_CPU_CAPABILITY), or null.
+const Kernels *kernels() {
+  static const Kernels *const chosen = []() -> const Kernels * {
+    const std::string capability = at::get_cpu_capability();
+    if (capability == "AVX512") return &avx512::kKernels;
+    if (capability == "AVX2") return &avx2::kKernels;
+    return nullptr;
+  }();
+  return chosen;
+}
+#else
+const Kernels *kernels() { return nullptr; }
+#endif
+
+int64_t block_of(int64_t channels) { return channels % (2 * kLeastBlock) == 0 ? 2 * kLeastBlock : kLeastBlock; }
+
+// Tiles whose products are made and turned into outputs at a time.
+constexpr int64_t kTilesAtATime = 48;
+
+// Filters whose gradients are summed at a time.
+constexpr int64_t kFiltersAtATime = 64;
+
+// Bytes of points a thread, so that they stay in the last cache until they are used.
+constexpr int64_t kPointBytes = 4 << 20;
+
+// Images [first, last) whose tiles are points at the same time.
+template <typename Body>
+void each_chunk(const Grid &grid, int64_t channels, Body body) {
+  const int64_t bytes = kPoints * grid.per_image() * channels * static_cast<int64_t>(sizeof(float));
+  const int64_t room = std::max<int64_t>(1, kPointBytes * at::get_num_threads() / bytes);
+  const int64_t chunks = (grid.images + room - 1) / room;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    body(grid.images * chunk / chunks, grid.images * (chunk + 1) / chunks, chunks);
+  }
+}
+
+// Points of tiles of `channels` channels: 36 matrices [tiles, channels].
+struct Points {
+  Tensor values;
+  int64_t tiles, channels, stride;
+
+  // The stride is odd in cache lines: else all 36 would share the few places that a cache has for one address modulo
+  // 4096.
+  Points(int64_t tiles, int64_t channels)
+      : tiles(tiles), channels(channels), stride((tiles * channels / 32) * 32 + 32 + 16) {
+    values = at::empty({kPoints * stride}, at::kFloat);
+  }
+
+  float *at(int64_t point) const { return values.data_ptr<float>() + point * stride; }
+
+  // Those of a range of `grid`'s tiles.
+  void fill(const Kernels &k, const Tensor &maps, const Grid &grid, int64_t first, int64_t last, bool of_gradient) const {
+    const Tensor zeros = at::zeros({channels}, at::kFloat);
+    const float *from = maps.const_data_ptr<float>(), *outside = zeros.const_data_ptr<float>();
+    // The kernel writes where a tile lies in the whole batch.
+    float *to = values.data_ptr<float>() - first * channels;
+    at::parallel_for(first, last, 8, [&](int64_t begin, int64_t end) {
+      k.to_points(from, grid, channels, begin, end, of_gradient, outside, to, stride);
+    });
+  }
+};
+
+// A piece of memory for each thread.
+struct Scratch {
+  Tensor values;
+  int64_t size;
+
+  explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
+    values = at::empty({at::get_num_threads(), this->size}, at::kFloat);
+  }
+
+  float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }
+};
+
+// Blocks of channels times groups of images or tiles, shared by the threads: enough groups that all have work.
+template <typename Body>
+void each_task(int64_t blocks, int64_t most_groups, Body body) {
+  const int64_t threads = at::get_num_threads();
+  const int64_t groups = std::clamp<int64_t>((2 * threads + blocks - 1) / blocks, 1, most_groups);
+  const int64_t even = blocks % threads == 0 ? 1 : groups;
+  at::parallel_for(0, blocks * even, 1, [&](int64_t begin, int64_t end) {
+    int64_t prepared = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t block = task / even, group = task % even;
+      body(block, group, even, block != prepared);
+      prepared = block;
+    }
+  });
+}
+
+// relu?(conv(x) + bias + other) with weights [3, 3, C_in, C_out].
+Tensor convolve(const Kernels &k, const Tensor &x, const Tensor &weight, const float *bias, const float *other,
+                bool relu) {
+  const Grid grid(x);
+  const int64_t c_in = weight.size(2), c_out = weight.size(3), block = block_of(c_out);
+  Tensor y = at::empty({grid.images, c_out, grid.height, grid.width}, x.options(), at::MemoryFormat::ChannelsLast);
+  float *out = y.data_ptr<float>();
+  const float *filters = weight.const_data_ptr<float>();
+  const Scratch filter_points(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
+  each_chunk(grid, c_in, [&](int64_t first_image, int64_t last_image, int64_t) {
+    const int64_t first = first_image * grid.per_image(), last = last_image * grid.per_image();
+    const Points inputs(last - first, c_in);
+    inputs.fill(k, x, grid, first, last, false);
+    each_task(c_out / block, inputs.tiles, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
+      float *u = filter_points.mine(), *m = products.mine();
+      if (prepare) k.filters_to_points(filters, c_in, c_out, c_in * c_out, of * block, block, u);
+      const int64_t end = inputs.tiles * (group + 1) / groups;
+      for (int64_t tile = inputs.tiles * group / groups; tile < end; tile += kTilesAtATime) {
+        const int64_t tiles = std::min(kTilesAtATime, end - tile);
+        for (int64_t point = 0; point < kPoints; ++point) {
+          const Matrix v{inputs.at(point) + tile * c_in, c_in, 1};
+          k.multiply(v, tiles, c_in, u + point * c_in * block, block, block, m + point * tiles * block, block, false);
+        }
+        k.from_points(m, tiles * block, block, grid, c_out, of * block, first + tile, first + tile + tiles, bias,
+                      other, relu, out);
+      }
+    });
+  });
+  return y;
+}
+
+// The gradients of x and of the weights [C_out, C_in, 3, 3] (channels_last), where they are wanted.
+std::pair<Tensor, Tensor> gradients(const Kernels &k, const Tensor &x, const Tensor &weight, const Tensor &grad,
+                                    bool of_x, bool of_weight) {
+  const Grid grid(x);
+  const int64_t c_in = weight.size(1), c_out = weight.size(0), block = block_of(c_in);
+  const float *filters = weight.const_data_ptr<float>();
+  Tensor dx = of_x ? at::zeros_like(x) : Tensor(), dw = of_weight ? at::empty_like(weight) : Tensor();
+  float *dx_values = of_x ? dx.data_ptr<float>() : nullptr, *dw_values = of_weight ? dw.data_ptr<float>() : nullptr;
+  const int64_t rows = std::min(kFiltersAtATime, c_out), row_blocks = (c_out + rows - 1) / rows;
+  const int64_t sums_size = kPoints * rows * block;
+  const Scratch filter_points(of_x ? kPoints * c_out * block : 0);
+  const Scratch products(of_x ? kPoints * kTilesAtATime * block : 0);
+  Tensor sums;  // of the filters' gradients: all, if chunks add to them, else a thread's
+
+  each_chunk(grid, std::max(c_in, c_out), [&](int64_t first_image, int64_t last_image, int64_t chunks) {
+    const int64_t first = first_image * grid.per_image(), last = last_image * grid.per_image();
+    const Points outputs(last - first, c_out);
+    outputs.fill(k, grad, grid, first, last, true);
+    if (of_x) {
+      each_task(c_in / block, last_image - first_image, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
+        float *u = filter_points.mine(), *m = products.mine();
+        if (prepare) k.filters_to_points(filters, c_out, 9 * c_in, c_in, of * block, block, u);
+        const int64_t images = last_image - first_image;
+        const int64_t end = images * (group + 1) / groups * grid.per_image();
+        for (int64_t tile = images * group / groups * grid.per_image(); tile < end; tile += kTilesAtATime) {
+          const int64_t tiles = std::min(kTilesAtATime, end - tile);
+          for (int64_t point = 0; point < kPoints; ++point) {
+            const Matrix v{outputs.at(point) + tile * c_out, c_out, 1};
+            k.multiply(v, tiles, c_out, u + point * c_out * block, block, block, m + point * tiles * block, block,
+                       false);
+          }
+          k.spread_points(m, tiles * block, block, grid, c_in, of * block, first + tile, first + tile + tiles,
+                          dx_values);
+        }
+      });
+    }
+    if (of_weight) {
+      const Points inputs(last - first, c_in);
+      inputs.fill(k, x, grid, first, last, false);
+      const int64_t blocks = c_in / block;
+      if (!sums.defined()) {
+        sums = at::empty({chunks == 1 ? at::get_num_threads() : row_blocks * blocks, sums_size}, at::kFloat);
+      }
+      at::parallel_for(0, row_blocks * blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t row = task / blocks * rows, channel = task % blocks * block;
+          const int64_t count = std::min(rows, c_out - row);
+          float *total = sums.data_ptr<float>() + (chunks == 1 ? at::get_thread_num() : task) * sums_size;
+          for (int64_t point = 0; point < kPoints; ++point) {
+            const Matrix transposed{outputs.at(point) + row, 1, c_out};
+            k.multiply(transposed, count, inputs.tiles, inputs.at(point) + channel, c_in, block,
+                       total + point * count * block, block, first > 0);
+          }
+          if (last_image == grid.images) {
+            k.filters_from_points(total, count, block, c_in, dw_values + row * 9 * c_in + channel);
+          }
+        }
+      });
+    }
+  });
+  return {dx, dw};
+}
+
+// [C_out, C_in, 3, 3] as [3, 3, C_in, C_out], in which filters_to_points reads whole vectors of outputs.
+Tensor outputs_last(const Tensor &weight) { return weight.permute({2, 3, 1, 0}).contiguous(); }
+
+const float *values(const std::optional<Tensor> &tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr;
+}
+
+struct Winograd : torch::autograd::Function<Winograd> {
+  static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, const std::optional<Tensor> &bias) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["bias"] = bias.has_value();
+    return convolve(*kernels(), x, outputs_last(weight), values(bias), nullptr, false);
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const auto [dx, dw] = gradients(*kernels(), saved[0], saved[1].contiguous(at::MemoryFormat::ChannelsLast), grad,
+                                    ctx->needs_input_grad(0), ctx->needs_input_grad(1));
+    return {dx, dw, ctx->saved_data["bias"].toBool() ? grad.sum({0, 2, 3}) : Tensor()};
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Whether senet_winograd takes a convolution of 3x3, stride 1 and border 1 of `x` to `c_out` channels, and gains by it.
+int senet_winograd_suits(const Tensor *x, int64_t c_out) {
+  if (kernels() == nullptr || !senet::is_plain_map(*x) || at::autocast::is_autocast_enabled(at::kCPU)) return 0;
+  const Grid grid(*x);
+  const int64_t tiles = grid.images * grid.per_image();
+  const bool blocks = x->size(1) % kLeastBlock == 0 && c_out % kLeastBlock == 0;
+  const bool full = 2 * grid.height * grid.width >= kOutputs * grid.per_image();
+  return blocks && full && tiles >= kFewestTiles ? 1 : 0;
+}
+
+// conv(x) + bias with weights [C_out, C_in, 3, 3], with gradients where they are recorded. `bias` may be null.
+int senet_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, Tensor **out) {
+  return senet::guarded([&] {
+    const senet::Recorded recorded("senet::Winograd");
+    senet::hand_over(Winograd::apply(*x, *weight, senet::optional(bias)), out);
+  });
+}
+
+// Weights for senet_packed_winograd.
+int senet_pack_winograd(const Tensor *weight, Tensor **out) {
+  return senet::guarded([&] { senet::hand_over(outputs_last(*weight), out); });
+}
+
+// relu?(conv(x) + bias + other) without gradients. `other` may be null.
+int senet_packed_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, const Tensor *other, int relu,
+                          Tensor **out) {
+  return senet::guarded([&] {
+    const senet::Recorded recorded("senet::Winograd");
+    std::optional<Tensor> map = senet::optional(other);
+    if (map.has_value()) map = map->contiguous(at::MemoryFormat::ChannelsLast);
+    senet::hand_over(convolve(*kernels(), *x, *weight, values(*bias), values(map), relu != 0), out);
+  });
+}
+
+}  // extern "C"
