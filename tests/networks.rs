@@ -199,39 +199,45 @@ fn the_fused_batch_norm_has_the_plain_ones_values_and_gradients() {
 }
 
 /// 3×3, stride 1, border 1.
-fn square_conv(c_in: i64, c_out: i64) -> Conv {
-    Conv { c_in, c_out, kernel: [3, 3], stride: 1, padding: [1, 1], groups: 1, bias: true, excitation: false }
+fn square_conv(c_in: i64, c_out: i64, groups: i64) -> Conv {
+    Conv { c_in, c_out, kernel: [3, 3], stride: 1, padding: [1, 1], groups, bias: true, excitation: false }
 }
 
 #[test]
 fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
-    // Tiles that end beyond the border, one block of channels and several, batches that are cut into chunks (the last).
-    let shapes =
-        [(5, 16, 16, 5, 4), (2, 64, 32, 7, 7), (1, 48, 96, 13, 6), (2, 32, 160, 9, 11), (11, 64, 64, 56, 57)];
-    for (n, c_in, c_out, height, width) in shapes {
+    // Few channels (each thread takes tiles through all of it) and many (threads share the channels), in groups, tiles
+    // that end beyond the border, more images than are taken at once (the last).
+    let shapes = [
+        (5, square_conv(16, 16, 1), 5, 4),
+        (2, square_conv(64, 32, 1), 7, 7),
+        (3, square_conv(96, 64, 2), 9, 6),
+        (2, square_conv(256, 512, 16), 6, 14),
+        (1, square_conv(48, 96, 1), 13, 6),
+        (2, square_conv(32, 160, 1), 9, 11),
+        (6, square_conv(128, 96, 1), 56, 57),
+    ];
+    for (n, conv, height, width) in shapes {
+        let Conv { c_in, c_out, groups, .. } = conv;
         let values = |name: &str, shape: &[i64]| {
             let uniform = Tensor::from_slice(&uniform(name, shape.iter().product())).view(shape) - 0.5;
             if shape.len() == 4 { channels_last(&uniform).unwrap() } else { uniform }
         };
         let x = values("x", &[n, c_in, height, width]).set_requires_grad(true);
-        let weight = values("weight", &[c_out, c_in, 3, 3]).set_requires_grad(true);
+        let weight = values("weight", &[c_out, c_in / groups, 3, 3]).set_requires_grad(true);
         let bias = values("bias", &[c_out]).set_requires_grad(true);
-        if !winograd::suits(&square_conv(c_in, c_out), &x) {
+        if !winograd::suits(&conv, &x) {
             // Other processors have neither AVX2 nor AVX-512.
-            assert!(
-                !matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512"),
-                "{n} {c_in} {c_out}"
-            );
+            assert!(!matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512"), "{conv:?}");
             return;
         }
         let exactly = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
         let (exact_x, exact_weight, exact_bias) = (exactly(&x), exactly(&weight), exactly(&bias));
-        let fast = winograd::convolve(&x, &weight, Some(&bias)).unwrap();
-        let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [1, 1], [1, 1], [1, 1], 1);
+        let fast = winograd::convolve(&conv, &x, &weight, Some(&bias)).unwrap();
+        let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [1, 1], [1, 1], [1, 1], groups);
 
         let same = |what: &str, found: &Tensor, expected: &Tensor| {
             let error = relative_error(&doubles(found), &doubles(expected));
-            assert!(error < 5e-6, "{what} of {n} {c_in} {c_out} {height} {width}: {error:.1e}");
+            assert!(error < 5e-6, "{what} of {n} {conv:?} {height} {width}: {error:.1e}");
         };
         same("output", &fast, &exact);
         let grad = values("grad", &[n, c_out, height, width]);
@@ -245,7 +251,8 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
         }
         let other = values("other", &[n, c_out, height, width]);
         let packed = no_grad(|| winograd::pack(&weight)).unwrap();
-        let planned = no_grad(|| winograd::convolve_packed(&x, &packed, &bias, Some(&other), true)).unwrap();
+        let planned =
+            no_grad(|| winograd::convolve_packed(&conv, &x, &packed, &bias, Some(&other), true)).unwrap();
         same("output with sum and ReLU", &planned, &(&exact + &other).relu());
     }
 }
@@ -255,7 +262,7 @@ fn winograds_convolution_leaves_to_libtorch_what_it_cannot_do() {
     let map = |kind: Kind, size: i64| {
         channels_last(&Tensor::ones([4, 16, size, size], (kind, Device::Cpu))).unwrap()
     };
-    let conv = square_conv(16, 16);
+    let conv = square_conv(16, 16, 1);
     assert!(!winograd::suits(&conv, &map(Kind::Double, 14)), "float64");
     assert!(!winograd::suits(&conv, &map(Kind::Float, 2)), "tiles that are mostly border");
     assert!(!winograd::suits(&conv, &map(Kind::Float, 14).contiguous()), "another layout");

@@ -385,7 +385,7 @@ impl ConvLayer {
     /// The convolution by the fastest operator that can do it.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         if winograd::suits(&self.conv, x) {
-            return winograd::convolve(x, &self.weight, self.bias.as_ref());
+            return winograd::convolve(&self.conv, x, &self.weight, self.bias.as_ref());
         }
         self.plain(x)
     }

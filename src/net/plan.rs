@@ -159,7 +159,7 @@ impl FoldedConv {
         }
         if winograd::suits(&self.conv, x) {
             let packed = once(&self.packed_for_winograd, || winograd::pack(&self.weight))?;
-            return winograd::convolve_packed(x, packed, &self.bias, other, relu);
+            return winograd::convolve_packed(&self.conv, x, packed, &self.bias, other, relu);
         }
         let (n, c, h, w) = x.size4()?;
         let packed = once(&self.packed, || pack(&self.conv, &self.weight, [n, c, h, w]))?;

@@ -20,6 +20,10 @@ using senet::guarded;
 
 extern "C" {
 
+// jemalloc's, where that is this program's malloc.
+int mallctl(const char *name, void *old_value, size_t *old_size, void *new_value, size_t new_size)
+    __attribute__((weak));
+
 const char *senet_last_error() { return senet::last_error.c_str(); }
 
 const char *senet_torch_version() { return TORCH_VERSION; }
@@ -37,14 +41,19 @@ const char *senet_library_path() {
   return dladdr(reinterpret_cast<void *>(&at::get_num_threads), &info) != 0 ? info.dli_fname : nullptr;
 }
 
-// A training step frees and asks again for hundreds of megabytes. glibc would return large blocks to the kernel
-// each time and fault every page in anew; kept and on huge pages they cost nothing the second time.
+// A training step frees and asks again for hundreds of megabytes. Returned to the kernel each time, every page would be
+// faulted in anew; kept and on huge pages they cost nothing the second time. The program's allocator, jemalloc, is
+// built to keep them; where malloc is glibc's (in tests), it is told to. Says whether they are kept.
 // Must run before libtorch allocates: c10 reads THP_MEM_ALLOC_ENABLE once.
 int senet_keep_large_blocks() {
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+  if (mallctl != nullptr) {
+    ssize_t decay_ms = 0;
+    size_t size = sizeof(decay_ms);
+    return mallctl("opt.dirty_decay_ms", &decay_ms, &size, nullptr, 0) == 0 && decay_ms == -1 ? 1 : 0;
+  }
 #if defined(__GLIBC__)
-  const bool kept = mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1;
-  return kept ? 1 : 0;
+  return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1 ? 1 : 0;
 #else
   return 0;
 #endif

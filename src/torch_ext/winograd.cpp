@@ -106,6 +106,147 @@ const Kernels *kernels() {
 const Kernels *kernels() { return nullptr; }
 #endif
 
+// A convolution.
+struct Task {
+  const Kernels &k;
+  Grid grid;
+  int64_t c_in, c_out, groups;
+
+  int64_t in() const { return c_in / groups; }    // channels of a group
+  int64_t out() const { return c_out / groups; }
+};
+
+// With few channels in a group all filters' points fit into a core's cache: each thread takes some tiles through the
+// whole computation at a time. With many, all tiles are turned into points first, and threads share the channels.
+bool is_narrow(const Task &task) { return std::max(task.in(), task.out()) <= 128; }
+
+// What an output goes through: relu?(y + bias + other), where both may be null.
+struct Epilogue {
+  const float *bias, *other;
+  bool relu;
+};
+
+// Floats from one of the 36 matrices to the next: an odd number of cache lines. Else all 36 would share the few places
+// that a cache has for one address modulo 4096.
+int64_t point_stride(int64_t size) { return size / 32 * 32 + 32 + 16; }
+
+// A piece of memory for each thread.
+struct Scratch {
+  Tensor values;
+  int64_t size;
+
+  explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
+    values = at::empty({at::get_num_threads(), this->size}, at::kFloat);
+  }
+
+  float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }
+};
+
+// Tiles at a time, so that their points (of so many channels in all) fit into half of a core's cache.
+int64_t narrow_tiles(int64_t channels) {
+  constexpr int64_t kCacheBytes = 256 << 10, kStep = 12;
+  return std::clamp<int64_t>(kCacheBytes / (kPoints * channels * 4) / kStep * kStep, 2 * kStep, 8 * kStep);
+}
+
+// Filter points of all groups, [groups, 36, C_in / groups, C_out / groups].
+Tensor forward_filters(const Task &t, const float *weight) {
+  const int64_t in = t.in(), out = t.out();
+  Tensor points = at::empty({t.groups, kPoints * in * out}, at::kFloat);
+  float *to = points.data_ptr<float>();
+  at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      t.k.filters_to_points(weight, in, t.c_out, in * t.c_out, g * out, out, to + g * kPoints * in * out);
+    }
+  });
+  return points;
+}
+
+void convolve_narrow(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
+  const int64_t in = t.in(), out = t.out(), at_a_time = narrow_tiles(t.c_in + t.c_out);
+  const Tensor filters = forward_filters(t, weight), zeros = at::zeros({t.c_in}, at::kFloat);
+  const float *u = filters.const_data_ptr<float>(), *outside = zeros.const_data_ptr<float>();
+  const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
+  const Scratch inputs(kPoints * v_stride), products(kPoints * m_stride);
+  at::parallel_for(0, t.grid.images * t.grid.per_image(), at_a_time, [&](int64_t begin, int64_t end) {
+    float *v = inputs.mine(), *m = products.mine();
+    for (int64_t tile = begin; tile < end; tile += at_a_time) {
+      const int64_t tiles = std::min(at_a_time, end - tile);
+      t.k.to_points(x, t.grid, t.c_in, tile, tile + tiles, false, outside, v - tile * t.c_in, v_stride);
+      for (int64_t g = 0; g < t.groups; ++g) {
+        for (int64_t point = 0; point < kPoints; ++point) {
+          const Matrix rows{v + point * v_stride + g * in, t.c_in, 1};
+          t.k.multiply(rows, tiles, in, u + (g * kPoints + point) * in * out, out, out,
+                       m + point * m_stride + g * out, t.c_out, false);
+        }
+      }
+      t.k.from_points(m, m_stride, t.c_out, t.grid, t.c_out, 0, tile, tile + tiles, then.bias, then.other, then.relu,
+                      y);
+    }
+  });
+}
+
+void gradients_narrow(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
+  const int64_t in = t.in(), out = t.out(), at_a_time = narrow_tiles(2 * t.c_in + t.c_out);
+  const int64_t filter_size = kPoints * in * out, threads = at::get_num_threads();
+  const Tensor zeros = at::zeros({std::max(t.c_in, t.c_out)}, at::kFloat);
+  const float *outside = zeros.const_data_ptr<float>();
+  Tensor filters, sums;
+  if (dx != nullptr) {
+    filters = at::empty({t.groups, filter_size}, at::kFloat);
+    float *to = filters.data_ptr<float>();
+    at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        t.k.filters_to_points(weight + g * out * 9 * in, out, 9 * in, in, 0, in, to + g * filter_size);
+      }
+    });
+  }
+  if (dw != nullptr) sums = at::zeros({threads, t.groups, filter_size}, at::kFloat);
+  const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
+  const Scratch inputs(kPoints * v_stride), outputs(kPoints * m_stride);
+  // Tiles of an image overlap in dx: an image is one thread's.
+  at::parallel_for(0, t.grid.images, 1, [&](int64_t first, int64_t last) {
+    float *v = inputs.mine(), *m = outputs.mine();
+    const int64_t end = last * t.grid.per_image();
+    for (int64_t tile = first * t.grid.per_image(); tile < end; tile += at_a_time) {
+      const int64_t tiles = std::min(at_a_time, end - tile);
+      t.k.to_points(grad, t.grid, t.c_out, tile, tile + tiles, true, outside, m - tile * t.c_out, m_stride);
+      if (dw != nullptr) {
+        float *total = sums.data_ptr<float>() + at::get_thread_num() * t.groups * filter_size;
+        t.k.to_points(x, t.grid, t.c_in, tile, tile + tiles, false, outside, v - tile * t.c_in, v_stride);
+        for (int64_t g = 0; g < t.groups; ++g) {
+          for (int64_t point = 0; point < kPoints; ++point) {
+            const Matrix transposed{m + point * m_stride + g * out, 1, t.c_out};
+            t.k.multiply(transposed, out, tiles, v + point * v_stride + g * in, t.c_in, in,
+                         total + g * filter_size + point * in * out, in, true);
+          }
+        }
+      }
+      if (dx != nullptr) {
+        const float *u = filters.const_data_ptr<float>();
+        for (int64_t g = 0; g < t.groups; ++g) {
+          for (int64_t point = 0; point < kPoints; ++point) {
+            const Matrix rows{m + point * m_stride + g * out, t.c_out, 1};
+            t.k.multiply(rows, tiles, out, u + g * filter_size + point * in * out, in, in,
+                         v + point * v_stride + g * in, t.c_in, false);
+          }
+        }
+        t.k.spread_points(v, v_stride, t.c_in, t.grid, t.c_in, 0, tile, tile + tiles, dx);
+      }
+    }
+  });
+  if (dw == nullptr) return;
+  float *total = sums.data_ptr<float>();
+  at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      for (int64_t thread = 1; thread < threads; ++thread) {
+        const float *more = total + (thread * t.groups + g) * filter_size;
+        for (int64_t i = 0; i < filter_size; ++i) total[g * filter_size + i] += more[i];
+      }
+      t.k.filters_from_points(total + g * filter_size, out, in, in, dw + g * out * 9 * in);
+    }
+  });
+}
+
 int64_t block_of(int64_t channels) { return channels % (2 * kLeastBlock) == 0 ? 2 * kLeastBlock : kLeastBlock; }
 
 // Tiles whose products are made and turned into outputs at a time.
@@ -133,37 +274,23 @@ struct Points {
   Tensor values;
   int64_t tiles, channels, stride;
 
-  // The stride is odd in cache lines: else all 36 would share the few places that a cache has for one address modulo
-  // 4096.
   Points(int64_t tiles, int64_t channels)
-      : tiles(tiles), channels(channels), stride((tiles * channels / 32) * 32 + 32 + 16) {
+      : tiles(tiles), channels(channels), stride(point_stride(tiles * channels)) {
     values = at::empty({kPoints * stride}, at::kFloat);
   }
 
   float *at(int64_t point) const { return values.data_ptr<float>() + point * stride; }
 
-  // Those of a range of `grid`'s tiles.
-  void fill(const Kernels &k, const Tensor &maps, const Grid &grid, int64_t first, int64_t last, bool of_gradient) const {
+  // Those of a range of the tiles of `maps`.
+  void fill(const Task &t, const float *maps, int64_t first, int64_t last, bool of_gradient) const {
     const Tensor zeros = at::zeros({channels}, at::kFloat);
-    const float *from = maps.const_data_ptr<float>(), *outside = zeros.const_data_ptr<float>();
+    const float *outside = zeros.const_data_ptr<float>();
     // The kernel writes where a tile lies in the whole batch.
     float *to = values.data_ptr<float>() - first * channels;
     at::parallel_for(first, last, 8, [&](int64_t begin, int64_t end) {
-      k.to_points(from, grid, channels, begin, end, of_gradient, outside, to, stride);
+      t.k.to_points(maps, t.grid, channels, begin, end, of_gradient, outside, to, stride);
     });
   }
-};
-
-// A piece of memory for each thread.
-struct Scratch {
-  Tensor values;
-  int64_t size;
-
-  explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
-    values = at::empty({at::get_num_threads(), this->size}, at::kFloat);
-  }
-
-  float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }
 };
 
 // Blocks of channels times groups of images or tiles, shared by the threads: enough groups that all have work.
@@ -182,77 +309,65 @@ void each_task(int64_t blocks, int64_t most_groups, Body body) {
   });
 }
 
-// relu?(conv(x) + bias + other) with weights [3, 3, C_in, C_out].
-Tensor convolve(const Kernels &k, const Tensor &x, const Tensor &weight, const float *bias, const float *other,
-                bool relu) {
-  const Grid grid(x);
-  const int64_t c_in = weight.size(2), c_out = weight.size(3), block = block_of(c_out);
-  Tensor y = at::empty({grid.images, c_out, grid.height, grid.width}, x.options(), at::MemoryFormat::ChannelsLast);
-  float *out = y.data_ptr<float>();
-  const float *filters = weight.const_data_ptr<float>();
+void convolve_wide(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
+  const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_out);
   const Scratch filter_points(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
-  each_chunk(grid, c_in, [&](int64_t first_image, int64_t last_image, int64_t) {
-    const int64_t first = first_image * grid.per_image(), last = last_image * grid.per_image();
+  each_chunk(t.grid, c_in, [&](int64_t first_image, int64_t last_image, int64_t) {
+    const int64_t first = first_image * t.grid.per_image(), last = last_image * t.grid.per_image();
     const Points inputs(last - first, c_in);
-    inputs.fill(k, x, grid, first, last, false);
+    inputs.fill(t, x, first, last, false);
     each_task(c_out / block, inputs.tiles, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
       float *u = filter_points.mine(), *m = products.mine();
-      if (prepare) k.filters_to_points(filters, c_in, c_out, c_in * c_out, of * block, block, u);
+      if (prepare) t.k.filters_to_points(weight, c_in, c_out, c_in * c_out, of * block, block, u);
       const int64_t end = inputs.tiles * (group + 1) / groups;
       for (int64_t tile = inputs.tiles * group / groups; tile < end; tile += kTilesAtATime) {
         const int64_t tiles = std::min(kTilesAtATime, end - tile);
         for (int64_t point = 0; point < kPoints; ++point) {
           const Matrix v{inputs.at(point) + tile * c_in, c_in, 1};
-          k.multiply(v, tiles, c_in, u + point * c_in * block, block, block, m + point * tiles * block, block, false);
+          t.k.multiply(v, tiles, c_in, u + point * c_in * block, block, block, m + point * tiles * block, block,
+                       false);
         }
-        k.from_points(m, tiles * block, block, grid, c_out, of * block, first + tile, first + tile + tiles, bias,
-                      other, relu, out);
+        t.k.from_points(m, tiles * block, block, t.grid, c_out, of * block, first + tile, first + tile + tiles,
+                        then.bias, then.other, then.relu, y);
       }
     });
   });
-  return y;
 }
 
-// The gradients of x and of the weights [C_out, C_in, 3, 3] (channels_last), where they are wanted.
-std::pair<Tensor, Tensor> gradients(const Kernels &k, const Tensor &x, const Tensor &weight, const Tensor &grad,
-                                    bool of_x, bool of_weight) {
-  const Grid grid(x);
-  const int64_t c_in = weight.size(1), c_out = weight.size(0), block = block_of(c_in);
-  const float *filters = weight.const_data_ptr<float>();
-  Tensor dx = of_x ? at::zeros_like(x) : Tensor(), dw = of_weight ? at::empty_like(weight) : Tensor();
-  float *dx_values = of_x ? dx.data_ptr<float>() : nullptr, *dw_values = of_weight ? dw.data_ptr<float>() : nullptr;
+void gradients_wide(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
+  const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_in), per_image = t.grid.per_image();
   const int64_t rows = std::min(kFiltersAtATime, c_out), row_blocks = (c_out + rows - 1) / rows;
-  const int64_t sums_size = kPoints * rows * block;
-  const Scratch filter_points(of_x ? kPoints * c_out * block : 0);
-  const Scratch products(of_x ? kPoints * kTilesAtATime * block : 0);
+  const int64_t blocks = c_in / block, sums_size = kPoints * rows * block;
+  const Scratch filter_points(dx != nullptr ? kPoints * c_out * block : 0);
+  const Scratch products(dx != nullptr ? kPoints * kTilesAtATime * block : 0);
   Tensor sums;  // of the filters' gradients: all, if chunks add to them, else a thread's
 
-  each_chunk(grid, std::max(c_in, c_out), [&](int64_t first_image, int64_t last_image, int64_t chunks) {
-    const int64_t first = first_image * grid.per_image(), last = last_image * grid.per_image();
+  each_chunk(t.grid, std::max(c_in, c_out), [&](int64_t first_image, int64_t last_image, int64_t chunks) {
+    const int64_t images = last_image - first_image;
+    const int64_t first = first_image * per_image, last = last_image * per_image;
     const Points outputs(last - first, c_out);
-    outputs.fill(k, grad, grid, first, last, true);
-    if (of_x) {
-      each_task(c_in / block, last_image - first_image, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
+    outputs.fill(t, grad, first, last, true);
+    if (dx != nullptr) {
+      each_task(blocks, images, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
         float *u = filter_points.mine(), *m = products.mine();
-        if (prepare) k.filters_to_points(filters, c_out, 9 * c_in, c_in, of * block, block, u);
-        const int64_t images = last_image - first_image;
-        const int64_t end = images * (group + 1) / groups * grid.per_image();
-        for (int64_t tile = images * group / groups * grid.per_image(); tile < end; tile += kTilesAtATime) {
+        if (prepare) t.k.filters_to_points(weight, c_out, 9 * c_in, c_in, of * block, block, u);
+        // Tiles of an image overlap: an image is one task's.
+        const int64_t end = images * (group + 1) / groups * per_image;
+        for (int64_t tile = images * group / groups * per_image; tile < end; tile += kTilesAtATime) {
           const int64_t tiles = std::min(kTilesAtATime, end - tile);
           for (int64_t point = 0; point < kPoints; ++point) {
             const Matrix v{outputs.at(point) + tile * c_out, c_out, 1};
-            k.multiply(v, tiles, c_out, u + point * c_out * block, block, block, m + point * tiles * block, block,
-                       false);
+            t.k.multiply(v, tiles, c_out, u + point * c_out * block, block, block, m + point * tiles * block, block,
+                         false);
           }
-          k.spread_points(m, tiles * block, block, grid, c_in, of * block, first + tile, first + tile + tiles,
-                          dx_values);
+          t.k.spread_points(m, tiles * block, block, t.grid, c_in, of * block, first + tile, first + tile + tiles,
+                            dx);
         }
       });
     }
-    if (of_weight) {
+    if (dw != nullptr) {
       const Points inputs(last - first, c_in);
-      inputs.fill(k, x, grid, first, last, false);
-      const int64_t blocks = c_in / block;
+      inputs.fill(t, x, first, last, false);
       if (!sums.defined()) {
         sums = at::empty({chunks == 1 ? at::get_num_threads() : row_blocks * blocks, sums_size}, at::kFloat);
       }
@@ -263,20 +378,39 @@ std::pair<Tensor, Tensor> gradients(const Kernels &k, const Tensor &x, const Ten
           float *total = sums.data_ptr<float>() + (chunks == 1 ? at::get_thread_num() : task) * sums_size;
           for (int64_t point = 0; point < kPoints; ++point) {
             const Matrix transposed{outputs.at(point) + row, 1, c_out};
-            k.multiply(transposed, count, inputs.tiles, inputs.at(point) + channel, c_in, block,
-                       total + point * count * block, block, first > 0);
+            t.k.multiply(transposed, count, inputs.tiles, inputs.at(point) + channel, c_in, block,
+                         total + point * count * block, block, first > 0);
           }
-          if (last_image == grid.images) {
-            k.filters_from_points(total, count, block, c_in, dw_values + row * 9 * c_in + channel);
+          if (last_image == t.grid.images) {
+            t.k.filters_from_points(total, count, block, c_in, dw + row * 9 * c_in + channel);
           }
         }
       });
     }
   });
+}
+
+// relu?(conv(x) + bias + other) with weights [3, 3, C_in / groups, C_out].
+Tensor convolve(const Tensor &x, const Tensor &weight, int64_t groups, const Epilogue &then) {
+  const Task task{*kernels(), Grid(x), x.size(1), weight.size(3), groups};
+  Tensor y = at::empty({x.size(0), task.c_out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+  (is_narrow(task) ? convolve_narrow : convolve_wide)(task, x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                                                      then, y.data_ptr<float>());
+  return y;
+}
+
+// The gradients of x and of the weights [C_out, C_in / groups, 3, 3] (channels_last), where they are wanted.
+std::pair<Tensor, Tensor> gradients(const Tensor &x, const Tensor &weight, int64_t groups, const Tensor &grad,
+                                    bool of_x, bool of_weight) {
+  const Task task{*kernels(), Grid(x), x.size(1), weight.size(0), groups};
+  Tensor dx = of_x ? at::zeros_like(x) : Tensor(), dw = of_weight ? at::empty_like(weight) : Tensor();
+  (is_narrow(task) ? gradients_narrow : gradients_wide)(
+      task, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), grad.const_data_ptr<float>(),
+      of_x ? dx.data_ptr<float>() : nullptr, of_weight ? dw.data_ptr<float>() : nullptr);
   return {dx, dw};
 }
 
-// [C_out, C_in, 3, 3] as [3, 3, C_in, C_out], in which filters_to_points reads whole vectors of outputs.
+// [C_out, C, 3, 3] as [3, 3, C, C_out], in which filters_to_points reads whole vectors of outputs.
 Tensor outputs_last(const Tensor &weight) { return weight.permute({2, 3, 1, 0}).contiguous(); }
 
 const float *values(const std::optional<Tensor> &tensor) {
@@ -284,18 +418,21 @@ const float *values(const std::optional<Tensor> &tensor) {
 }
 
 struct Winograd : torch::autograd::Function<Winograd> {
-  static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, const std::optional<Tensor> &bias) {
+  static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, const std::optional<Tensor> &bias,
+                        int64_t groups) {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["bias"] = bias.has_value();
-    return convolve(*kernels(), x, outputs_last(weight), values(bias), nullptr, false);
+    ctx->saved_data["groups"] = groups;
+    return convolve(x, outputs_last(weight), groups, {values(bias), nullptr, false});
   }
 
   static variable_list backward(AutogradContext *ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
-    const auto [dx, dw] = gradients(*kernels(), saved[0], saved[1].contiguous(at::MemoryFormat::ChannelsLast), grad,
-                                    ctx->needs_input_grad(0), ctx->needs_input_grad(1));
-    return {dx, dw, ctx->saved_data["bias"].toBool() ? grad.sum({0, 2, 3}) : Tensor()};
+    const Tensor weight = saved[1].contiguous(at::MemoryFormat::ChannelsLast);
+    const auto [dx, dw] = gradients(saved[0], weight, ctx->saved_data["groups"].toInt(), grad, ctx->needs_input_grad(0),
+                                    ctx->needs_input_grad(1));
+    return {dx, dw, ctx->saved_data["bias"].toBool() ? grad.sum({0, 2, 3}) : Tensor(), Tensor()};
   }
 };
 
@@ -304,20 +441,20 @@ struct Winograd : torch::autograd::Function<Winograd> {
 extern "C" {
 
 // Whether senet_winograd takes a convolution of 3x3, stride 1 and border 1 of `x` to `c_out` channels, and gains by it.
-int senet_winograd_suits(const Tensor *x, int64_t c_out) {
+int senet_winograd_suits(const Tensor *x, int64_t c_out, int64_t groups) {
   if (kernels() == nullptr || !senet::is_plain_map(*x) || at::autocast::is_autocast_enabled(at::kCPU)) return 0;
-  const Grid grid(*x);
-  const int64_t tiles = grid.images * grid.per_image();
-  const bool blocks = x->size(1) % kLeastBlock == 0 && c_out % kLeastBlock == 0;
-  const bool full = 2 * grid.height * grid.width >= kOutputs * grid.per_image();
-  return blocks && full && tiles >= kFewestTiles ? 1 : 0;
+  const Task task{*kernels(), Grid(*x), x->size(1), c_out, groups};
+  const int64_t tiles = task.grid.images * task.grid.per_image();
+  const bool blocks = task.c_in % (groups * kLeastBlock) == 0 && c_out % (groups * kLeastBlock) == 0;
+  const bool full = 2 * task.grid.height * task.grid.width >= kOutputs * task.grid.per_image();
+  return blocks && full && tiles >= kFewestTiles && (groups == 1 || is_narrow(task)) ? 1 : 0;
 }
 
-// conv(x) + bias with weights [C_out, C_in, 3, 3], with gradients where they are recorded. `bias` may be null.
-int senet_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, Tensor **out) {
+// conv(x) + bias with weights [C_out, C_in / groups, 3, 3], with gradients where they are recorded. `bias` may be null.
+int senet_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, int64_t groups, Tensor **out) {
   return senet::guarded([&] {
     const senet::Recorded recorded("senet::Winograd");
-    senet::hand_over(Winograd::apply(*x, *weight, senet::optional(bias)), out);
+    senet::hand_over(Winograd::apply(*x, *weight, senet::optional(bias), groups), out);
   });
 }
 
@@ -327,13 +464,13 @@ int senet_pack_winograd(const Tensor *weight, Tensor **out) {
 }
 
 // relu?(conv(x) + bias + other) without gradients. `other` may be null.
-int senet_packed_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, const Tensor *other, int relu,
-                          Tensor **out) {
+int senet_packed_winograd(const Tensor *x, const Tensor *weight, const Tensor *bias, const Tensor *other,
+                          int64_t groups, int relu, Tensor **out) {
   return senet::guarded([&] {
     const senet::Recorded recorded("senet::Winograd");
     std::optional<Tensor> map = senet::optional(other);
     if (map.has_value()) map = map->contiguous(at::MemoryFormat::ChannelsLast);
-    senet::hand_over(convolve(*kernels(), *x, *weight, values(*bias), values(map), relu != 0), out);
+    senet::hand_over(convolve(*x, *weight, groups, {values(*bias), values(map), relu != 0}), out);
   });
 }
 

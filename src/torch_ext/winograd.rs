@@ -7,11 +7,12 @@ use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
-    fn senet_winograd_suits(x: *const C_tensor, c_out: i64) -> c_int;
+    fn senet_winograd_suits(x: *const C_tensor, c_out: i64, groups: i64) -> c_int;
     fn senet_winograd(
         x: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
+        groups: i64,
         out: *mut *mut C_tensor,
     ) -> c_int;
     fn senet_pack_winograd(weight: *const C_tensor, out: *mut *mut C_tensor) -> c_int;
@@ -20,30 +21,32 @@ unsafe extern "C" {
         weight: *const C_tensor,
         bias: *const C_tensor,
         other: *const C_tensor,
+        groups: i64,
         relu: c_int,
         out: *mut *mut C_tensor,
     ) -> c_int;
 }
 
 /// Whether `conv` of `x` can be computed so here, and is faster: 3×3 with stride 1 and border 1 of a channels_last map
-/// in float32 on a CPU with AVX2 or AVX-512, both numbers of channels multiples of 16, and no autocast.
+/// in float32 on a CPU with AVX2 or AVX-512, both numbers of channels of a group multiples of 16, and no autocast.
 pub fn suits(conv: &Conv, x: &Tensor) -> bool {
     let Conv { kernel, stride, padding, groups, c_out, .. } = *conv;
-    kernel == [3, 3] && stride == 1 && padding == [1, 1] && groups == 1
+    kernel == [3, 3] && stride == 1 && padding == [1, 1]
         // SAFETY: the tensor lives for the length of the call; no exceptions.
-        && unsafe { senet_winograd_suits(x.as_ptr(), c_out) != 0 }
+        && unsafe { senet_winograd_suits(x.as_ptr(), c_out, groups) != 0 }
 }
 
 /// The convolution, which has to [suit](suits), with gradients where they are recorded.
 ///
 /// # Errors
 /// When libtorch refuses, for example for want of memory.
-pub fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+pub fn convolve(conv: &Conv, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TchError> {
+    let (x, weight, bias) = (x.as_ptr(), weight.as_ptr(), nullable(bias));
     // SAFETY: the tensors live for the length of the call; null stands for no bias.
-    checked_tensor(|out| unsafe { senet_winograd(x.as_ptr(), weight.as_ptr(), nullable(bias), out) })
+    checked_tensor(|out| unsafe { senet_winograd(x, weight, bias, conv.groups, out) })
 }
 
-/// Weights `[C_out, C_in, 3, 3]` for [`convolve_packed`].
+/// Weights `[C_out, C_in / groups, 3, 3]` for [`convolve_packed`].
 ///
 /// # Errors
 /// When libtorch refuses, for example for want of memory.
@@ -58,6 +61,7 @@ pub fn pack(weight: &Tensor) -> Result<Tensor, TchError> {
 /// # Errors
 /// When libtorch refuses, for example for want of memory.
 pub fn convolve_packed(
+    conv: &Conv,
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
@@ -66,5 +70,7 @@ pub fn convolve_packed(
 ) -> Result<Tensor, TchError> {
     let (x, weight, bias, other) = (x.as_ptr(), weight.as_ptr(), bias.as_ptr(), nullable(other));
     // SAFETY: the tensors live for the length of the call; null stands for no `other`.
-    checked_tensor(|out| unsafe { senet_packed_winograd(x, weight, bias, other, c_int::from(relu), out) })
+    checked_tensor(|out| unsafe {
+        senet_packed_winograd(x, weight, bias, other, conv.groups, c_int::from(relu), out)
+    })
 }

@@ -144,14 +144,26 @@ void to_points(const float *maps, const Grid &grid, int64_t channels, int64_t fi
   for (int64_t tile = first; tile < last; ++tile) {
     const Place place = grid.place(tile);
     const float *map = maps + place.image * grid.height * grid.width * channels;
-    window(map, grid, channels, place.y - border, place.x - border, side, zeros, pixels);
+    const int64_t y = place.y - border, x = place.x - border;
     float *to = points + tile * channels;
-    for (int64_t c = 0; c < channels; c += SENET_LANES) {
+    const auto write = [&](int64_t c, auto get) {
       const auto put = [&](int i, int j, Vector v) { store(to + (i * 6 + j) * point_stride + c, v); };
       if (of_gradient) {
-        transform<OutputAdjoint>([&](int i, int j) { return load(pixels[i * 4 + j] + c); }, put);
+        transform<OutputAdjoint>(get, put);
       } else {
-        transform<Input>([&](int i, int j) { return load(pixels[i * 6 + j] + c); }, put);
+        transform<Input>(get, put);
+      }
+    };
+    if (y >= 0 && x >= 0 && y + side <= grid.height && x + side <= grid.width) {
+      const float *corner = map + (y * grid.width + x) * channels;
+      const int64_t row = grid.width * channels;
+      for (int64_t c = 0; c < channels; c += SENET_LANES) {
+        write(c, [&](int i, int j) { return load(corner + i * row + j * channels + c); });
+      }
+    } else {
+      window(map, grid, channels, y, x, side, zeros, pixels);
+      for (int64_t c = 0; c < channels; c += SENET_LANES) {
+        write(c, [&](int i, int j) { return load(pixels[i * side + j] + c); });
       }
     }
   }
