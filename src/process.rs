@@ -1,8 +1,9 @@
-//! What a process has to know before libtorch is loaded.
+//! What a process has to know before libtorch computes: how its threads wait, and how many there are.
 
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 /// Turns a thread spins for the others of its operation before it sleeps (read by GNU's OpenMP when it is loaded).
 ///
@@ -27,5 +28,15 @@ pub fn settle_waiting() {
         }
         // Returns only when it fails.
         let _ = command.args(arguments).env(SPIN.0, SPIN.1).exec();
+    }
+}
+
+/// Has libtorch use no more threads than this process may keep busy. libtorch counts the cores that it may run on; a
+/// container that may use two of a hundred by its quota (cgroup) would have a hundred threads waiting for each other.
+/// `OMP_NUM_THREADS` stays as it is said.
+pub fn settle_threads() {
+    let allowed = thread::available_parallelism().map_or(1, usize::from) as i32;
+    if env::var_os("OMP_NUM_THREADS").is_none() && tch::get_num_threads() > allowed {
+        tch::set_num_threads(allowed);
     }
 }

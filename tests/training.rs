@@ -154,8 +154,10 @@ fn small_batches_together_are_one_large_batch() {
     assert_eq!(sandbox.read_json("small/result.json")["steps"], 12);
     let doubles = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
     for (name, array) in &large {
+        // Convolutions of four samples and of twelve may be computed differently; where that turns a ReLU, more than
+        // rounding is left.
         let error = relative_error(&doubles(&small[name].values), &doubles(&array.values));
-        assert!(error < 1e-3, "{name}: {error:.1e}");
+        assert!(error < 5e-3, "{name}: {error:.1e}");
         if name.ends_with("running_mean") {
             assert!(array.values.iter().all(|value| *value == 0.0), "{name} has moved");
         }

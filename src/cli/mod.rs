@@ -49,6 +49,7 @@ pub fn run(large_blocks_kept: bool) -> u8 {
     ) {
         process::settle_waiting();
     }
+    process::settle_threads();
     panic::set_hook(Box::new(|panic| {
         let first_line = panic.to_string();
         let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");

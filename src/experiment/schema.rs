@@ -80,7 +80,10 @@ mod tests {
             (&train["batch_size"]["minimum"], &train["batch_size"]["maximum"]),
             (&json!(1), &json!(1_000_000))
         );
-        assert_eq!(train["batch_size"]["description"], "Samples in one forward and backward pass.");
+        assert_eq!(
+            train["batch_size"]["description"],
+            "Samples in one forward and backward pass, of all processes together."
+        );
         assert_eq!(schema["properties"].as_object().unwrap().keys().next().unwrap(), "$schema");
         assert_eq!(schema["additionalProperties"], false);
     }
