@@ -89,11 +89,6 @@ impl Libtorch {
     /// examples and benches.
     fn link(&self) {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", self.lib.display());
-        // The same OpenMP as libtorch's, under whatever name it comes: two would be two sets of threads.
-        match self.openmp() {
-            Some(library) => println!("cargo::rustc-link-arg={}", library.display()),
-            None => println!("cargo::rustc-link-arg=-fopenmp"),
-        }
         if self.has_cuda() {
             println!("cargo::rustc-link-search=native={}", self.lib.display());
             println!(
@@ -102,13 +97,19 @@ impl Libtorch {
         }
     }
 
-    /// The OpenMP that lies beside libtorch, if it brings one.
-    fn openmp(&self) -> Option<PathBuf> {
-        let entries = fs::read_dir(&self.lib).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    /// The same OpenMP as libtorch's, under whatever name it lies beside it: two would be two sets of threads. Else the
+    /// system's.
+    fn link_openmp(&self) {
         let is_openmp = |path: &PathBuf| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("libgomp"))
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("libgomp") && name.contains(".so") && !name.contains("plugin")
         };
-        entries.filter(is_openmp).min()
+        let entries =
+            fs::read_dir(&self.lib).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        match entries.filter(is_openmp).min() {
+            Some(library) => println!("cargo::rustc-link-arg={}", library.display()),
+            None => println!("cargo::rustc-link-arg=-fopenmp"),
+        }
     }
 
     fn has_cuda(&self) -> bool {
@@ -124,10 +125,13 @@ impl Libtorch {
             .cpp(true)
             .std("c++20")
             .opt_level(3)
-            // Without OpenMP libtorch's headers make a plain loop of at::parallel_for.
-            .flag_if_supported("-fopenmp")
             .define("_GLIBCXX_USE_CXX11_ABI", env_var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
             .cargo_metadata(false);
+        // Without OpenMP libtorch's headers make a plain loop of at::parallel_for. Clang's is another than libtorch's.
+        if build.get_compiler().is_like_gnu() {
+            build.flag("-fopenmp");
+            self.link_openmp();
+        }
         // As system headers, for which the compiler doesn't warn: libtorch's warnings would bury our own. CUDA's and
         // NCCL's lie beside the libraries of the CUDA wheels.
         let wheels = self.lib.join("../../nvidia");

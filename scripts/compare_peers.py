@@ -537,7 +537,7 @@ def arguments():
     parser.add_argument("--what", type=words_of(whats), default=whats, help=",".join(whats))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="timed steps a round")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--senet", default=str(ROOT / "target/release/senet"))
     parser.add_argument("--into", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-/// In place of the system's malloc for libtorch as well. A training step frees and asks again for gigabytes in blocks of many
-/// sizes: glibc either returns them to the kernel, which costs time, or keeps them, a third of it in pieces too small to
-/// be used again.
+/// In place of the system's malloc, for libtorch as well. A training step frees and asks again for gigabytes in blocks
+/// of many sizes: glibc either returns them to the kernel, which costs time, or keeps them, a third of it in pieces too
+/// small to be used again.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -206,7 +206,8 @@ fn square_conv(c_in: i64, c_out: i64, groups: i64) -> Conv {
 #[test]
 fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
     // Few channels (each thread takes tiles through all of it) and many (threads share the channels), in groups, tiles
-    // that end beyond the border, more images than are taken at once (the last).
+    // that end beyond the border, more tiles than are taken at once, and (the last) more images than are.
+    tch::set_num_threads(2);
     let shapes = [
         (5, square_conv(16, 16, 1), 5, 4),
         (2, square_conv(64, 32, 1), 7, 7),
@@ -214,7 +215,8 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
         (2, square_conv(256, 512, 16), 6, 14),
         (1, square_conv(48, 96, 1), 13, 6),
         (2, square_conv(32, 160, 1), 9, 11),
-        (6, square_conv(128, 96, 1), 56, 57),
+        (2, square_conv(128, 96, 1), 56, 57),
+        (6, square_conv(144, 176, 1), 56, 57),
     ];
     for (n, conv, height, width) in shapes {
         let Conv { c_in, c_out, groups, .. } = conv;

@@ -640,7 +640,7 @@ pub struct BenchArgs {
     /// Threads of one operation on the CPU.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS as i64))]
     pub threads: Option<u32>,
-    /// Time the same network computed otherwise as well, a step each in turns: `plain` uses libtorch's own operators alone.
+    /// Time the same network otherwise as well, a step each in turns: `plain` is with libtorch's own operators alone.
     #[arg(long, value_name = "WITH", conflicts_with_all = ["data", "profile"])]
     pub compare: Option<BenchPeer>,
     /// Say what each operator costs, in further steps.

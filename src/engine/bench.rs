@@ -165,6 +165,7 @@ pub fn compare(what: What, setup: &Setup, steps: usize) -> Result<Comparison> {
             in_turns([&mut || own.step(), &mut || plain.step()], steps)?
         }
         What::Eval => {
+            // A plan computes with our operators, whatever its network does by itself.
             let learner = Learner::plain(setup)?;
             let mut own = evaluation(setup, &learner, &batch, Operators::Own)?;
             let mut plain = evaluation(setup, &learner, &batch, Operators::Plain)?;

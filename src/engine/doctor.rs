@@ -73,8 +73,7 @@ fn threads() -> Finding {
 fn memory(large_blocks_kept: bool) -> Finding {
     let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
     let huge = setting.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or("unknown");
-    let kept =
-        if large_blocks_kept { "large blocks are kept" } else { "this malloc cannot keep large blocks" };
+    let kept = if large_blocks_kept { "large blocks are kept" } else { "large blocks are given back" };
     let hint = (huge == "never").then(|| {
         "huge pages are off: `echo madvise > /sys/kernel/mm/transparent_hugepage/enabled` as root".to_string()
     });

@@ -97,7 +97,8 @@ impl Net {
         self.peers = peers;
     }
 
-    /// Has [`forward`](Self::forward) compute with libtorch's own operators alone: what ours are measured against.
+    /// Has [`forward`](Self::forward) compute with libtorch's own operators alone, without peers: what ours are measured
+    /// against.
     pub fn compute_plainly(&mut self) {
         self.plain = true;
     }

@@ -24,12 +24,14 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Sets what holds for the whole process: whether float32 is rounded. libtorch, left to itself, rounds in cuDNN's
-    /// convolutions.
+    /// Sets what holds for the whole process: whether float32 is rounded (libtorch, left to itself, rounds in cuDNN's
+    /// convolutions), and that cuDNN times its kernels for each shape that it meets first and keeps the fastest. Shapes
+    /// repeat in training and in evaluation.
     ///
     /// # Errors
     /// When libtorch refuses.
     pub fn prepare(self) -> Result<()> {
+        tch::Cuda::cudnn_set_benchmark(true);
         allow_tf32(self == Precision::Tf32)
     }
 

@@ -87,7 +87,8 @@ pub fn library_path() -> Option<String> {
     (!path.is_null()).then(|| text(path))
 }
 
-/// Makes the process keep large memory blocks, and asks libtorch for huge pages. Returns whether malloc agreed.
+/// Asks libtorch for huge pages, and says whether the process keeps large memory blocks: glibc's malloc is told to, the
+/// program's jemalloc does.
 ///
 /// Call it first thing in `main`: libtorch reads its part once, at its first allocation.
 pub fn keep_large_blocks() -> bool {

@@ -5,6 +5,7 @@
 #include <ATen/record_function.h>
 
 #include <chrono>
+#include <memory>
 #include <mutex>
 #include <unordered_map>
 

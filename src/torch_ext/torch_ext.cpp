@@ -20,7 +20,11 @@ using senet::guarded;
 
 extern "C" {
 
-// jemalloc's, where that is this program's malloc.
+// jemalloc, where that is this program's malloc, reads this before main: what was freed stays, in few arenas, so that a
+// thread finds what others have freed. The environment's MALLOC_CONF wins.
+const char *malloc_conf = "dirty_decay_ms:-1,muzzy_decay_ms:-1,narenas:8";
+
+// jemalloc's as well.
 int mallctl(const char *name, void *old_value, size_t *old_size, void *new_value, size_t new_size)
     __attribute__((weak));
 
@@ -43,7 +47,7 @@ const char *senet_library_path() {
 
 // A training step frees and asks again for hundreds of megabytes. Returned to the kernel each time, every page would be
 // faulted in anew; kept and on huge pages they cost nothing the second time. The program's allocator, jemalloc, is
-// built to keep them; where malloc is glibc's (in tests), it is told to. Says whether they are kept.
+// told to keep them; where malloc is glibc's (in tests), it is told to. Says whether they are kept.
 // Must run before libtorch allocates: c10 reads THP_MEM_ALLOC_ENABLE once.
 int senet_keep_large_blocks() {
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);

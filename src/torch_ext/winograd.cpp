@@ -14,6 +14,10 @@
 
 #include <algorithm>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include "border.h"
 #include "rows.h"
 
@@ -116,8 +120,9 @@ struct Task {
   int64_t out() const { return c_out / groups; }
 };
 
-// With few channels in a group all filters' points fit into a core's cache: each thread takes some tiles through the
-// whole computation at a time. With many, all tiles are turned into points first, and threads share the channels.
+// With few channels in a group all filters' points are small enough to be read again and again: each thread takes some
+// tiles through the whole computation at a time. With many, all tiles are turned into points first, and threads share
+// the channels. Measured on a core with 512 KB of cache: up to 128 channels the first is faster.
 bool is_narrow(const Task &task) { return std::max(task.in(), task.out()) <= 128; }
 
 // What an output goes through: relu?(y + bias + other), where both may be null.
@@ -130,40 +135,64 @@ struct Epilogue {
 // that a cache has for one address modulo 4096.
 int64_t point_stride(int64_t size) { return size / 32 * 32 + 32 + 16; }
 
+// Threads that a parallel region may have here: its OpenMP could be another than libtorch's, and not know of its settings.
+int64_t most_threads() {
+#ifdef _OPENMP
+  return std::max(at::get_num_threads(), omp_get_max_threads());
+#else
+  return at::get_num_threads();
+#endif
+}
+
 // A piece of memory for each thread.
 struct Scratch {
   Tensor values;
   int64_t size;
 
   explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
-    values = at::empty({at::get_num_threads(), this->size}, at::kFloat);
+    values = at::empty({most_threads(), this->size}, at::kFloat);
   }
 
   float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }
 };
 
-// Tiles at a time, so that their points (of so many channels in all) fit into half of a core's cache.
+// Tiles at a time, so that their points (of so many channels in all) fit into about half of a core's cache; not so few
+// that the filters' points are read for nothing.
 int64_t narrow_tiles(int64_t channels) {
   constexpr int64_t kCacheBytes = 256 << 10, kStep = 12;
   return std::clamp<int64_t>(kCacheBytes / (kPoints * channels * 4) / kStep * kStep, 2 * kStep, 8 * kStep);
 }
 
-// Filter points of all groups, [groups, 36, C_in / groups, C_out / groups].
-Tensor forward_filters(const Task &t, const float *weight) {
-  const int64_t in = t.in(), out = t.out();
-  Tensor points = at::empty({t.groups, kPoints * in * out}, at::kFloat);
+// Points of each group's filters, [groups, 36, depth, width], by prepare(group, points).
+template <typename Prepare>
+Tensor filter_points(const Task &t, Prepare prepare) {
+  const int64_t size = kPoints * t.in() * t.out();
+  Tensor points = at::empty({t.groups, size}, at::kFloat);
   float *to = points.data_ptr<float>();
   at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      t.k.filters_to_points(weight, in, t.c_out, in * t.c_out, g * out, out, to + g * kPoints * in * out);
-    }
+    for (int64_t group = begin; group < end; ++group) prepare(group, to + group * size);
   });
   return points;
 }
 
+// Of each group, the products of points [tiles, groups * depth] and filters [groups, 36, depth, width].
+void multiply_groups(const Task &t, int64_t tiles, const float *points, int64_t stride, int64_t depth,
+                     const float *filters, int64_t width, float *products, int64_t products_stride) {
+  for (int64_t group = 0; group < t.groups; ++group) {
+    for (int64_t point = 0; point < kPoints; ++point) {
+      const Matrix rows{points + point * stride + group * depth, t.groups * depth, 1};
+      t.k.multiply(rows, tiles, depth, filters + (group * kPoints + point) * depth * width, width, width,
+                   products + point * products_stride + group * width, t.groups * width, false);
+    }
+  }
+}
+
 void convolve_narrow(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
   const int64_t in = t.in(), out = t.out(), at_a_time = narrow_tiles(t.c_in + t.c_out);
-  const Tensor filters = forward_filters(t, weight), zeros = at::zeros({t.c_in}, at::kFloat);
+  const Tensor filters = filter_points(t, [&](int64_t group, float *to) {
+    t.k.filters_to_points(weight, in, t.c_out, in * t.c_out, group * out, out, to);
+  });
+  const Tensor zeros = at::zeros({t.c_in}, at::kFloat);
   const float *u = filters.const_data_ptr<float>(), *outside = zeros.const_data_ptr<float>();
   const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
   const Scratch inputs(kPoints * v_stride), products(kPoints * m_stride);
@@ -172,38 +201,57 @@ void convolve_narrow(const Task &t, const float *x, const float *weight, const E
     for (int64_t tile = begin; tile < end; tile += at_a_time) {
       const int64_t tiles = std::min(at_a_time, end - tile);
       t.k.to_points(x, t.grid, t.c_in, tile, tile + tiles, false, outside, v - tile * t.c_in, v_stride);
-      for (int64_t g = 0; g < t.groups; ++g) {
-        for (int64_t point = 0; point < kPoints; ++point) {
-          const Matrix rows{v + point * v_stride + g * in, t.c_in, 1};
-          t.k.multiply(rows, tiles, in, u + (g * kPoints + point) * in * out, out, out,
-                       m + point * m_stride + g * out, t.c_out, false);
-        }
-      }
+      multiply_groups(t, tiles, v, v_stride, in, u, out, m, m_stride);
       t.k.from_points(m, m_stride, t.c_out, t.grid, t.c_out, 0, tile, tile + tiles, then.bias, then.other, then.relu,
                       y);
     }
   });
 }
 
+// Adds the tiles' part of the gradients of all groups' filters, [groups, 36, C_out / groups, C_in / groups].
+void add_filter_gradients(const Task &t, int64_t tiles, const float *outputs, int64_t outputs_stride,
+                          const float *inputs, int64_t inputs_stride, float *sums) {
+  const int64_t in = t.in(), out = t.out();
+  for (int64_t group = 0; group < t.groups; ++group) {
+    for (int64_t point = 0; point < kPoints; ++point) {
+      const Matrix transposed{outputs + point * outputs_stride + group * out, 1, t.c_out};
+      t.k.multiply(transposed, out, tiles, inputs + point * inputs_stride + group * in, t.c_in, in,
+                   sums + (group * kPoints + point) * in * out, in, true);
+    }
+  }
+}
+
+// The gradients of all filters from each thread's sums.
+void write_filter_gradients(const Task &t, float *sums, int64_t threads, float *dw) {
+  const int64_t in = t.in(), out = t.out(), all = t.groups * kPoints * in * out;
+  at::parallel_for(0, all, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = 1; thread < threads; ++thread) {
+      for (int64_t i = begin; i < end; ++i) sums[i] += sums[thread * all + i];
+    }
+  });
+  at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      t.k.filters_from_points(sums + group * kPoints * in * out, out, in, in, dw + group * out * 9 * in);
+    }
+  });
+}
+
 void gradients_narrow(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
   const int64_t in = t.in(), out = t.out(), at_a_time = narrow_tiles(2 * t.c_in + t.c_out);
-  const int64_t filter_size = kPoints * in * out, threads = at::get_num_threads();
+  const int64_t threads = std::min(most_threads(), t.grid.images);  // an image is one thread's
+  const int64_t sums_size = t.groups * kPoints * in * out;
   const Tensor zeros = at::zeros({std::max(t.c_in, t.c_out)}, at::kFloat);
   const float *outside = zeros.const_data_ptr<float>();
   Tensor filters, sums;
   if (dx != nullptr) {
-    filters = at::empty({t.groups, filter_size}, at::kFloat);
-    float *to = filters.data_ptr<float>();
-    at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t g = begin; g < end; ++g) {
-        t.k.filters_to_points(weight + g * out * 9 * in, out, 9 * in, in, 0, in, to + g * filter_size);
-      }
+    filters = filter_points(t, [&](int64_t group, float *to) {
+      t.k.filters_to_points(weight + group * out * 9 * in, out, 9 * in, in, 0, in, to);
     });
   }
-  if (dw != nullptr) sums = at::zeros({threads, t.groups, filter_size}, at::kFloat);
+  if (dw != nullptr) sums = at::zeros({threads, sums_size}, at::kFloat);
   const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
   const Scratch inputs(kPoints * v_stride), outputs(kPoints * m_stride);
-  // Tiles of an image overlap in dx: an image is one thread's.
+  // Tiles of an image overlap in dx.
   at::parallel_for(0, t.grid.images, 1, [&](int64_t first, int64_t last) {
     float *v = inputs.mine(), *m = outputs.mine();
     const int64_t end = last * t.grid.per_image();
@@ -211,40 +259,17 @@ void gradients_narrow(const Task &t, const float *x, const float *weight, const 
       const int64_t tiles = std::min(at_a_time, end - tile);
       t.k.to_points(grad, t.grid, t.c_out, tile, tile + tiles, true, outside, m - tile * t.c_out, m_stride);
       if (dw != nullptr) {
-        float *total = sums.data_ptr<float>() + at::get_thread_num() * t.groups * filter_size;
         t.k.to_points(x, t.grid, t.c_in, tile, tile + tiles, false, outside, v - tile * t.c_in, v_stride);
-        for (int64_t g = 0; g < t.groups; ++g) {
-          for (int64_t point = 0; point < kPoints; ++point) {
-            const Matrix transposed{m + point * m_stride + g * out, 1, t.c_out};
-            t.k.multiply(transposed, out, tiles, v + point * v_stride + g * in, t.c_in, in,
-                         total + g * filter_size + point * in * out, in, true);
-          }
-        }
+        float *mine = sums.data_ptr<float>() + at::get_thread_num() * sums_size;
+        add_filter_gradients(t, tiles, m, m_stride, v, v_stride, mine);
       }
       if (dx != nullptr) {
-        const float *u = filters.const_data_ptr<float>();
-        for (int64_t g = 0; g < t.groups; ++g) {
-          for (int64_t point = 0; point < kPoints; ++point) {
-            const Matrix rows{m + point * m_stride + g * out, t.c_out, 1};
-            t.k.multiply(rows, tiles, out, u + g * filter_size + point * in * out, in, in,
-                         v + point * v_stride + g * in, t.c_in, false);
-          }
-        }
+        multiply_groups(t, tiles, m, m_stride, out, filters.const_data_ptr<float>(), in, v, v_stride);
         t.k.spread_points(v, v_stride, t.c_in, t.grid, t.c_in, 0, tile, tile + tiles, dx);
       }
     }
   });
-  if (dw == nullptr) return;
-  float *total = sums.data_ptr<float>();
-  at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      for (int64_t thread = 1; thread < threads; ++thread) {
-        const float *more = total + (thread * t.groups + g) * filter_size;
-        for (int64_t i = 0; i < filter_size; ++i) total[g * filter_size + i] += more[i];
-      }
-      t.k.filters_from_points(total + g * filter_size, out, in, in, dw + g * out * 9 * in);
-    }
-  });
+  if (dw != nullptr) write_filter_gradients(t, sums.data_ptr<float>(), threads, dw);
 }
 
 int64_t block_of(int64_t channels) { return channels % (2 * kLeastBlock) == 0 ? 2 * kLeastBlock : kLeastBlock; }
@@ -297,13 +322,13 @@ struct Points {
 template <typename Body>
 void each_task(int64_t blocks, int64_t most_groups, Body body) {
   const int64_t threads = at::get_num_threads();
-  const int64_t groups = std::clamp<int64_t>((2 * threads + blocks - 1) / blocks, 1, most_groups);
-  const int64_t even = blocks % threads == 0 ? 1 : groups;
-  at::parallel_for(0, blocks * even, 1, [&](int64_t begin, int64_t end) {
+  const int64_t wanted = std::clamp<int64_t>((2 * threads + blocks - 1) / blocks, 1, most_groups);
+  const int64_t groups = blocks % threads == 0 ? 1 : wanted;
+  at::parallel_for(0, blocks * groups, 1, [&](int64_t begin, int64_t end) {
     int64_t prepared = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t block = task / even, group = task % even;
-      body(block, group, even, block != prepared);
+      const int64_t block = task / groups, group = task % groups;
+      body(block, group, groups, block != prepared);
       prepared = block;
     }
   });
@@ -311,13 +336,13 @@ void each_task(int64_t blocks, int64_t most_groups, Body body) {
 
 void convolve_wide(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
   const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_out);
-  const Scratch filter_points(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
+  const Scratch filters(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
   each_chunk(t.grid, c_in, [&](int64_t first_image, int64_t last_image, int64_t) {
     const int64_t first = first_image * t.grid.per_image(), last = last_image * t.grid.per_image();
     const Points inputs(last - first, c_in);
     inputs.fill(t, x, first, last, false);
     each_task(c_out / block, inputs.tiles, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
-      float *u = filter_points.mine(), *m = products.mine();
+      float *u = filters.mine(), *m = products.mine();
       if (prepare) t.k.filters_to_points(weight, c_in, c_out, c_in * c_out, of * block, block, u);
       const int64_t end = inputs.tiles * (group + 1) / groups;
       for (int64_t tile = inputs.tiles * group / groups; tile < end; tile += kTilesAtATime) {
@@ -338,7 +363,7 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
   const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_in), per_image = t.grid.per_image();
   const int64_t rows = std::min(kFiltersAtATime, c_out), row_blocks = (c_out + rows - 1) / rows;
   const int64_t blocks = c_in / block, sums_size = kPoints * rows * block;
-  const Scratch filter_points(dx != nullptr ? kPoints * c_out * block : 0);
+  const Scratch filters(dx != nullptr ? kPoints * c_out * block : 0);
   const Scratch products(dx != nullptr ? kPoints * kTilesAtATime * block : 0);
   Tensor sums;  // of the filters' gradients: all, if chunks add to them, else a thread's
 
@@ -349,7 +374,7 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
     outputs.fill(t, grad, first, last, true);
     if (dx != nullptr) {
       each_task(blocks, images, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
-        float *u = filter_points.mine(), *m = products.mine();
+        float *u = filters.mine(), *m = products.mine();
         if (prepare) t.k.filters_to_points(weight, c_out, 9 * c_in, c_in, of * block, block, u);
         // Tiles of an image overlap: an image is one task's.
         const int64_t end = images * (group + 1) / groups * per_image;
@@ -369,7 +394,7 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
       const Points inputs(last - first, c_in);
       inputs.fill(t, x, first, last, false);
       if (!sums.defined()) {
-        sums = at::empty({chunks == 1 ? at::get_num_threads() : row_blocks * blocks, sums_size}, at::kFloat);
+        sums = at::empty({chunks == 1 ? most_threads() : row_blocks * blocks, sums_size}, at::kFloat);
       }
       at::parallel_for(0, row_blocks * blocks, 1, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) {
@@ -390,8 +415,20 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
   });
 }
 
+const float *values(const std::optional<Tensor> &tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr;
+}
+
 // relu?(conv(x) + bias + other) with weights [3, 3, C_in / groups, C_out].
-Tensor convolve(const Tensor &x, const Tensor &weight, int64_t groups, const Epilogue &then) {
+Tensor convolve(const Tensor &x, const Tensor &weight, int64_t groups, const std::optional<Tensor> &bias,
+                const std::optional<Tensor> &other, bool relu) {
+  const int64_t c_out = weight.size(3);
+  TORCH_CHECK(kernels() != nullptr && senet::is_plain_map(x), "not a map for Winograd's convolution");
+  TORCH_CHECK(weight.is_contiguous() && weight.size(2) * groups == x.size(1), "weights that do not fit the map");
+  TORCH_CHECK(!bias || (bias->is_contiguous() && bias->numel() == c_out), "a bias that does not fit the weights");
+  TORCH_CHECK(!other || (other->size(1) == c_out && other->numel() / c_out == x.numel() / x.size(1)),
+              "maps of different sizes cannot be added");
+  const Epilogue then{values(bias), values(other), relu};
   const Task task{*kernels(), Grid(x), x.size(1), weight.size(3), groups};
   Tensor y = at::empty({x.size(0), task.c_out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
   (is_narrow(task) ? convolve_narrow : convolve_wide)(task, x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
@@ -413,17 +450,13 @@ std::pair<Tensor, Tensor> gradients(const Tensor &x, const Tensor &weight, int64
 // [C_out, C, 3, 3] as [3, 3, C, C_out], in which filters_to_points reads whole vectors of outputs.
 Tensor outputs_last(const Tensor &weight) { return weight.permute({2, 3, 1, 0}).contiguous(); }
 
-const float *values(const std::optional<Tensor> &tensor) {
-  return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr;
-}
-
 struct Winograd : torch::autograd::Function<Winograd> {
   static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &weight, const std::optional<Tensor> &bias,
                         int64_t groups) {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["bias"] = bias.has_value();
     ctx->saved_data["groups"] = groups;
-    return convolve(x, outputs_last(weight), groups, {values(bias), nullptr, false});
+    return convolve(x, outputs_last(weight), groups, bias, std::nullopt, false);
   }
 
   static variable_list backward(AutogradContext *ctx, variable_list grads) {
@@ -470,7 +503,7 @@ int senet_packed_winograd(const Tensor *x, const Tensor *weight, const Tensor *b
     const senet::Recorded recorded("senet::Winograd");
     std::optional<Tensor> map = senet::optional(other);
     if (map.has_value()) map = map->contiguous(at::MemoryFormat::ChannelsLast);
-    senet::hand_over(convolve(*x, *weight, groups, {values(*bias), values(map), relu != 0}), out);
+    senet::hand_over(convolve(*x, *weight, groups, *bias, map, relu != 0), out);
   });
 }
 
