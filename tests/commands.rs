@@ -96,6 +96,37 @@ fn json_documents_have_their_stable_names() {
 }
 
 #[test]
+fn a_bench_tells_operators_apart() {
+    let sandbox = Sandbox::new();
+    let bench = |words: &str| {
+        sandbox.succeed(&format!("bench {words} --model se-resnet-20 --size 16 --batch-size 4 --steps 2"))
+    };
+    for what in ["train", "eval"] {
+        let profiled = bench(&format!("{what} --profile --json")).json();
+        let operators = profiled["operators"].as_array().unwrap();
+        assert_eq!(fields(&operators[0]), ["name", "calls", "milliseconds", "share"]);
+        let shares: f64 = operators.iter().map(|operator| operator["share"].as_f64().unwrap()).sum();
+        assert!((shares - 1.0).abs() < 1e-6, "{shares}");
+        let calls = |name: &str| {
+            let found = operators.iter().find(|operator| operator["name"] == name);
+            found.map_or(0.0, |operator| operator["calls"].as_f64().unwrap())
+        };
+        // Nine blocks; evaluation folds its 19 batch norms away, training goes through each of them and back.
+        let norms = if what == "train" { 19.0 } else { 0.0 };
+        assert_eq!(calls("senet::ExciteAddRelu"), 9.0, "{what}");
+        assert_eq!(calls("senet::BatchNormRelu"), norms, "{what}");
+        assert_eq!(calls("senet::BatchNormRelu backward"), norms, "{what}");
+
+        let compared = bench(&format!("{what} --compare plain --json")).json();
+        assert_eq!(fields(&compared), ["senet", "plain", "ratio"]);
+        let median = |side: &str| compared[side]["images_per_second"]["median"].as_f64().unwrap();
+        assert_eq!(compared["ratio"].as_f64().unwrap(), median("senet") / median("plain"));
+    }
+    assert!(bench("eval --profile").stdout.contains("senet::ExciteAddRelu"));
+    assert!(bench("train --compare plain").stdout.contains("times as fast"));
+}
+
+#[test]
 fn training_learns() {
     let sandbox = Sandbox::new();
     let made_up = "--set data.source=synthetic --set data.synthetic.size=8 --set data.synthetic.train=640 \

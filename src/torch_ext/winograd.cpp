@@ -334,6 +334,23 @@ void each_task(int64_t blocks, int64_t most_groups, Body body) {
   });
 }
 
+// The products of tiles [first, last) with a block's filters [36, depth, block], some tiles at a time: take(tile, tiles)
+// finds them in `products`, [36, tiles, block].
+template <typename Take>
+void multiply_block(const Task &t, const Points &points, int64_t first, int64_t last, const float *filters,
+                    int64_t block, float *products, Take take) {
+  const int64_t depth = points.channels;
+  for (int64_t tile = first; tile < last; tile += kTilesAtATime) {
+    const int64_t tiles = std::min(kTilesAtATime, last - tile);
+    for (int64_t point = 0; point < kPoints; ++point) {
+      const Matrix rows{points.at(point) + tile * depth, depth, 1};
+      t.k.multiply(rows, tiles, depth, filters + point * depth * block, block, block,
+                   products + point * tiles * block, block, false);
+    }
+    take(tile, tiles);
+  }
+}
+
 void convolve_wide(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
   const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_out);
   const Scratch filters(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
@@ -344,17 +361,11 @@ void convolve_wide(const Task &t, const float *x, const float *weight, const Epi
     each_task(c_out / block, inputs.tiles, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
       float *u = filters.mine(), *m = products.mine();
       if (prepare) t.k.filters_to_points(weight, c_in, c_out, c_in * c_out, of * block, block, u);
-      const int64_t end = inputs.tiles * (group + 1) / groups;
-      for (int64_t tile = inputs.tiles * group / groups; tile < end; tile += kTilesAtATime) {
-        const int64_t tiles = std::min(kTilesAtATime, end - tile);
-        for (int64_t point = 0; point < kPoints; ++point) {
-          const Matrix v{inputs.at(point) + tile * c_in, c_in, 1};
-          t.k.multiply(v, tiles, c_in, u + point * c_in * block, block, block, m + point * tiles * block, block,
-                       false);
-        }
+      const int64_t begin = inputs.tiles * group / groups, end = inputs.tiles * (group + 1) / groups;
+      multiply_block(t, inputs, begin, end, u, block, m, [&](int64_t tile, int64_t tiles) {
         t.k.from_points(m, tiles * block, block, t.grid, c_out, of * block, first + tile, first + tile + tiles,
                         then.bias, then.other, then.relu, y);
-      }
+      });
     });
   });
 }
@@ -377,17 +388,11 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
         float *u = filters.mine(), *m = products.mine();
         if (prepare) t.k.filters_to_points(weight, c_out, 9 * c_in, c_in, of * block, block, u);
         // Tiles of an image overlap: an image is one task's.
-        const int64_t end = images * (group + 1) / groups * per_image;
-        for (int64_t tile = images * group / groups * per_image; tile < end; tile += kTilesAtATime) {
-          const int64_t tiles = std::min(kTilesAtATime, end - tile);
-          for (int64_t point = 0; point < kPoints; ++point) {
-            const Matrix v{outputs.at(point) + tile * c_out, c_out, 1};
-            t.k.multiply(v, tiles, c_out, u + point * c_out * block, block, block, m + point * tiles * block, block,
-                         false);
-          }
+        const int64_t begin = images * group / groups * per_image, end = images * (group + 1) / groups * per_image;
+        multiply_block(t, outputs, begin, end, u, block, m, [&](int64_t tile, int64_t tiles) {
           t.k.spread_points(m, tiles * block, block, t.grid, c_in, of * block, first + tile, first + tile + tiles,
                             dx);
-        }
+        });
       });
     }
     if (dw != nullptr) {
