@@ -7,6 +7,7 @@ use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
 use senet::net::{Conv, add, identity, seq};
 use senet::torch_ext::excite::excite_add_relu;
+use senet::torch_ext::grouped;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use senet::torch_ext::winograd;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -203,6 +204,54 @@ fn square_conv(c_in: i64, c_out: i64, groups: i64) -> Conv {
     Conv { c_in, c_out, kernel: [3, 3], stride: 1, padding: [1, 1], groups, bias: true, excitation: false }
 }
 
+/// Values from -1/2 to 1/2; maps and filters in channels_last.
+fn centred(name: &str, shape: &[i64]) -> Tensor {
+    let uniform = Tensor::from_slice(&uniform(name, shape.iter().product())).view(shape) - 0.5;
+    if shape.len() == 4 { channels_last(&uniform).unwrap() } else { uniform }
+}
+
+/// Whether this processor has what our own convolutions want.
+fn has_wide_vectors() -> bool {
+    matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512")
+}
+
+/// Compares `convolve` of x, weights and bias with libtorch's convolution in float64: values and gradients. Then the
+/// same of `planned` of x, weights, bias and another map, or none, for inference.
+fn is_the_direct_convolution(
+    conv: &Conv,
+    [n, height, width]: [i64; 3],
+    convolve: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor,
+    planned: impl Fn(&Tensor, &Tensor, &Tensor, &Tensor) -> Tensor,
+    other_is_added: bool,
+) {
+    let Conv { c_in, c_out, groups, stride, .. } = *conv;
+    let x = centred("x", &[n, c_in, height, width]).set_requires_grad(true);
+    let weight = centred("weight", &[c_out, c_in / groups, 3, 3]).set_requires_grad(true);
+    let bias = centred("bias", &[c_out]).set_requires_grad(true);
+    let exactly = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
+    let (exact_x, exact_weight, exact_bias) = (exactly(&x), exactly(&weight), exactly(&bias));
+    let fast = convolve(&x, &weight, &bias);
+    let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [stride, stride], [1, 1], [1, 1], groups);
+
+    let same = |what: &str, found: &Tensor, expected: &Tensor| {
+        let error = relative_error(&doubles(found), &doubles(expected));
+        assert!(error < 5e-6, "{what} of {n} {conv:?} {height} {width}: {error:.1e}");
+    };
+    same("output", &fast, &exact);
+    let grad = centred("grad", &fast.size());
+    let gradients = |y: &Tensor, inputs: [&Tensor; 3]| {
+        Tensor::run_backward(&[(y * &grad).sum(y.kind())], &inputs, false, false)
+    };
+    let found = gradients(&fast, [&x, &weight, &bias]);
+    let expected = gradients(&exact, [&exact_x, &exact_weight, &exact_bias]);
+    for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        same(["gradient of x", "gradient of the weights", "gradient of the bias"][at], found, expected);
+    }
+    let other = centred("other", &fast.size());
+    let expected = if other_is_added { &exact + &other } else { exact.shallow_clone() };
+    same("output for inference", &no_grad(|| planned(&x, &weight, &bias, &other)), &expected.relu());
+}
+
 #[test]
 fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
     // Few channels (each thread takes tiles through all of it) and many (threads share the channels), in groups, tiles
@@ -219,43 +268,74 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
         (6, square_conv(144, 176, 1), 56, 57),
     ];
     for (n, conv, height, width) in shapes {
-        let Conv { c_in, c_out, groups, .. } = conv;
-        let values = |name: &str, shape: &[i64]| {
-            let uniform = Tensor::from_slice(&uniform(name, shape.iter().product())).view(shape) - 0.5;
-            if shape.len() == 4 { channels_last(&uniform).unwrap() } else { uniform }
-        };
-        let x = values("x", &[n, c_in, height, width]).set_requires_grad(true);
-        let weight = values("weight", &[c_out, c_in / groups, 3, 3]).set_requires_grad(true);
-        let bias = values("bias", &[c_out]).set_requires_grad(true);
-        if !winograd::suits(&conv, &x) {
-            // Other processors have neither AVX2 nor AVX-512.
-            assert!(!matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512"), "{conv:?}");
+        let map = channels_last(&Tensor::ones([n, conv.c_in, height, width], (Kind::Float, Device::Cpu)));
+        assert_eq!(winograd::suits(&conv, &map.unwrap()), has_wide_vectors(), "{conv:?}");
+        if !has_wide_vectors() {
             return;
         }
-        let exactly = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
-        let (exact_x, exact_weight, exact_bias) = (exactly(&x), exactly(&weight), exactly(&bias));
-        let fast = winograd::convolve(&conv, &x, &weight, Some(&bias)).unwrap();
-        let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [1, 1], [1, 1], [1, 1], groups);
+        is_the_direct_convolution(
+            &conv,
+            [n, height, width],
+            |x, weight, bias| winograd::convolve(&conv, x, weight, Some(bias)).unwrap(),
+            |x, weight, bias, other| {
+                let packed = winograd::pack(weight).unwrap();
+                winograd::convolve_packed(&conv, x, &packed, bias, Some(other), true).unwrap()
+            },
+            true,
+        );
+    }
+}
 
-        let same = |what: &str, found: &Tensor, expected: &Tensor| {
-            let error = relative_error(&doubles(found), &doubles(expected));
-            assert!(error < 5e-6, "{what} of {n} {conv:?} {height} {width}: {error:.1e}");
-        };
-        same("output", &fast, &exact);
-        let grad = values("grad", &[n, c_out, height, width]);
-        let gradients = |y: &Tensor, inputs: [&Tensor; 3]| {
-            Tensor::run_backward(&[(y * &grad).sum(y.kind())], &inputs, false, false)
-        };
-        let found = gradients(&fast, [&x, &weight, &bias]);
-        let expected = gradients(&exact, [&exact_x, &exact_weight, &exact_bias]);
-        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            same(["gradient of x", "gradient of the weights", "gradient of the bias"][at], found, expected);
+#[test]
+fn a_convolution_by_groups_has_the_direct_ones_values_and_gradients() {
+    // Groups narrower than a vector, as wide and wider; rows of less and of more outputs than are summed at a time, odd
+    // and even, so that strides end at the border and before it; one pixel.
+    tch::set_num_threads(2);
+    for (n, channels, groups, height, width) in [
+        (2, 128, 32, 9, 20),
+        (3, 64, 8, 8, 8),
+        (2, 48, 3, 5, 17),
+        (2, 64, 4, 14, 7),
+        (1, 16, 4, 1, 1),
+        (1, 32, 4, 2, 3),
+    ] {
+        for stride in [1, 2] {
+            let conv = Conv { stride, ..square_conv(channels, channels, groups) };
+            let map = channels_last(&Tensor::ones([n, channels, height, width], (Kind::Float, Device::Cpu)));
+            assert_eq!(grouped::suits(&conv, &map.unwrap()), has_wide_vectors(), "{conv:?}");
+            if !has_wide_vectors() {
+                return;
+            }
+            is_the_direct_convolution(
+                &conv,
+                [n, height, width],
+                |x, weight, bias| grouped::convolve(&conv, x, weight, Some(bias)).unwrap(),
+                |x, weight, bias, _| {
+                    grouped::convolve_packed(&conv, x, &grouped::pack(weight).unwrap(), bias, true).unwrap()
+                },
+                false,
+            );
         }
-        let other = values("other", &[n, c_out, height, width]);
-        let packed = no_grad(|| winograd::pack(&weight)).unwrap();
-        let planned =
-            no_grad(|| winograd::convolve_packed(&conv, &x, &packed, &bias, Some(&other), true)).unwrap();
-        same("output with sum and ReLU", &planned, &(&exact + &other).relu());
+    }
+}
+
+#[test]
+fn a_convolution_by_groups_leaves_to_libtorch_what_it_cannot_do() {
+    let map = |kind: Kind| channels_last(&Tensor::ones([4, 32, 14, 14], (kind, Device::Cpu))).unwrap();
+    let conv = square_conv(32, 32, 8);
+    assert!(!grouped::suits(&conv, &map(Kind::Double)), "float64");
+    assert!(!grouped::suits(&conv, &map(Kind::Float).contiguous()), "another layout");
+    assert!(!grouped::suits(&conv, &map(Kind::Float).narrow(0, 0, 0)), "no images");
+    let others = [
+        Conv { stride: 3, ..conv },
+        Conv { kernel: [1, 1], ..conv },
+        Conv { padding: [0, 0], ..conv },
+        Conv { groups: 32, ..conv },
+        Conv { groups: 1, ..conv },
+        Conv { c_out: 64, ..conv },
+    ];
+    for other in others {
+        assert!(!grouped::suits(&other, &map(Kind::Float)), "{other:?}");
     }
 }
 

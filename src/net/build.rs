@@ -12,6 +12,7 @@ use crate::error::{Result, TorchContext};
 use crate::rng;
 use crate::torch_ext::dist::Peers;
 use crate::torch_ext::excite::excite_add_relu;
+use crate::torch_ext::grouped;
 use crate::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use crate::torch_ext::winograd;
 use rand::Rng;
@@ -387,6 +388,9 @@ impl ConvLayer {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         if winograd::suits(&self.conv, x) {
             return winograd::convolve(&self.conv, x, &self.weight, self.bias.as_ref());
+        }
+        if grouped::suits(&self.conv, x) {
+            return grouped::convolve(&self.conv, x, &self.weight, self.bias.as_ref());
         }
         self.plain(x)
     }

@@ -8,6 +8,7 @@ use super::Conv;
 use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
+use crate::torch_ext::grouped;
 use crate::torch_ext::norm::BatchNorm;
 use crate::torch_ext::winograd;
 use std::cell::OnceCell;
@@ -39,14 +40,22 @@ enum Step<'a> {
     Plain(&'a Layer),
 }
 
-/// A convolution with bias; packed at its first use, when the size of its input is known.
+/// A convolution with bias.
 #[derive(Debug)]
 struct FoldedConv {
     conv: Conv,
     weight: Tensor,
     bias: Tensor,
-    packed: OnceCell<Tensor>,
-    packed_for_winograd: OnceCell<Tensor>,
+    packed: Packed,
+}
+
+/// Weights as each operator wants them, made at its first use: which one is the fastest, and how oneDNN packs them,
+/// depends on the size of the input.
+#[derive(Debug, Default)]
+struct Packed {
+    winograd: OnceCell<Tensor>,
+    grouped: OnceCell<Tensor>,
+    onednn: OnceCell<Tensor>,
 }
 
 impl<'a> InferencePlan<'a> {
@@ -137,13 +146,7 @@ impl FoldedConv {
             }
             None => (weight.f_detach()?, bias),
         };
-        Ok(Self {
-            conv: *conv,
-            weight: channels_last(&weight)?,
-            bias,
-            packed: OnceCell::new(),
-            packed_for_winograd: OnceCell::new(),
-        })
+        Ok(Self { conv: *conv, weight: channels_last(&weight)?, bias, packed: Packed::default() })
     }
 
     /// relu?(convolution(x) + bias + other?)
@@ -158,11 +161,15 @@ impl FoldedConv {
             return if relu { y.f_relu_() } else { Ok(y) };
         }
         if winograd::suits(&self.conv, x) {
-            let packed = once(&self.packed_for_winograd, || winograd::pack(&self.weight))?;
+            let packed = once(&self.packed.winograd, || winograd::pack(&self.weight))?;
             return winograd::convolve_packed(&self.conv, x, packed, &self.bias, other, relu);
         }
+        if other.is_none() && grouped::suits(&self.conv, x) {
+            let packed = once(&self.packed.grouped, || grouped::pack(&self.weight))?;
+            return grouped::convolve_packed(&self.conv, x, packed, &self.bias, relu);
+        }
         let (n, c, h, w) = x.size4()?;
-        let packed = once(&self.packed, || pack(&self.conv, &self.weight, [n, c, h, w]))?;
+        let packed = once(&self.packed.onednn, || pack(&self.conv, &self.weight, [n, c, h, w]))?;
         convolve(&self.conv, x, packed, &self.bias, other, relu)
     }
 }

@@ -5,6 +5,7 @@
 pub mod conv;
 pub mod dist;
 pub mod excite;
+pub mod grouped;
 pub mod host;
 pub mod norm;
 pub mod optim;

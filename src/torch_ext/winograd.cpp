@@ -14,14 +14,13 @@
 
 #include <algorithm>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "border.h"
 #include "rows.h"
+#include "threads.h"
 
 using at::Tensor;
+using senet::most_threads;
+using senet::Scratch;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -78,37 +77,8 @@ struct Kernels {
                    float *c, int64_t c_stride, bool add);
 };
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-namespace avx2 {
-#define SENET_LANES 8
-#include "winograd_kernels.h"
-#undef SENET_LANES
-}  // namespace avx2
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,fma")
-namespace avx512 {
-#define SENET_LANES 16
-#include "winograd_kernels.h"
-#undef SENET_LANES
-}  // namespace avx512
-#pragma GCC pop_options
-
-// For this processor (and ATEN_CPU_CAPABILITY), or null.
-const Kernels *kernels() {
-  static const Kernels *const chosen = []() -> const Kernels * {
-    const std::string capability = at::get_cpu_capability();
-    if (capability == "AVX512") return &avx512::kKernels;
-    if (capability == "AVX2") return &avx2::kKernels;
-    return nullptr;
-  }();
-  return chosen;
-}
-#else
-const Kernels *kernels() { return nullptr; }
-#endif
+#define SENET_KERNELS "winograd_kernels.h"
+#include "instruction_sets.h"
 
 // A convolution.
 struct Task {
@@ -134,27 +104,6 @@ struct Epilogue {
 // Floats from one of the 36 matrices to the next: an odd number of cache lines. Else all 36 would share the few places
 // that a cache has for one address modulo 4096.
 int64_t point_stride(int64_t size) { return size / 32 * 32 + 32 + 16; }
-
-// Threads that a parallel region may have here: its OpenMP could be another than libtorch's, and not know of its settings.
-int64_t most_threads() {
-#ifdef _OPENMP
-  return std::max(at::get_num_threads(), omp_get_max_threads());
-#else
-  return at::get_num_threads();
-#endif
-}
-
-// A piece of memory for each thread.
-struct Scratch {
-  Tensor values;
-  int64_t size;
-
-  explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
-    values = at::empty({most_threads(), this->size}, at::kFloat);
-  }
-
-  float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }
-};
 
 // Tiles at a time, so that their points (of so many channels in all) fit into about half of a core's cache; not so few
 // that the filters' points are read for nothing.
@@ -221,14 +170,9 @@ void add_filter_gradients(const Task &t, int64_t tiles, const float *outputs, in
   }
 }
 
-// The gradients of all filters from each thread's sums.
-void write_filter_gradients(const Task &t, float *sums, int64_t threads, float *dw) {
-  const int64_t in = t.in(), out = t.out(), all = t.groups * kPoints * in * out;
-  at::parallel_for(0, all, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = 1; thread < threads; ++thread) {
-      for (int64_t i = begin; i < end; ++i) sums[i] += sums[thread * all + i];
-    }
-  });
+// The gradients of all filters from their sums.
+void write_filter_gradients(const Task &t, const float *sums, float *dw) {
+  const int64_t in = t.in(), out = t.out();
   at::parallel_for(0, t.groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group) {
       t.k.filters_from_points(sums + group * kPoints * in * out, out, in, in, dw + group * out * 9 * in);
@@ -238,20 +182,19 @@ void write_filter_gradients(const Task &t, float *sums, int64_t threads, float *
 
 void gradients_narrow(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
   const int64_t in = t.in(), out = t.out(), at_a_time = narrow_tiles(2 * t.c_in + t.c_out);
-  const int64_t threads = std::min(most_threads(), t.grid.images);  // an image is one thread's
-  const int64_t sums_size = t.groups * kPoints * in * out;
   const Tensor zeros = at::zeros({std::max(t.c_in, t.c_out)}, at::kFloat);
   const float *outside = zeros.const_data_ptr<float>();
-  Tensor filters, sums;
+  Tensor filters;
   if (dx != nullptr) {
     filters = filter_points(t, [&](int64_t group, float *to) {
       t.k.filters_to_points(weight + group * out * 9 * in, out, 9 * in, in, 0, in, to);
     });
   }
-  if (dw != nullptr) sums = at::zeros({threads, sums_size}, at::kFloat);
+  const Scratch sums(dw != nullptr ? t.groups * kPoints * in * out : 0);
+  sums.clear();
   const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
   const Scratch inputs(kPoints * v_stride), outputs(kPoints * m_stride);
-  // Tiles of an image overlap in dx.
+  // Tiles of an image overlap in dx: an image is one thread's.
   at::parallel_for(0, t.grid.images, 1, [&](int64_t first, int64_t last) {
     float *v = inputs.mine(), *m = outputs.mine();
     const int64_t end = last * t.grid.per_image();
@@ -260,8 +203,7 @@ void gradients_narrow(const Task &t, const float *x, const float *weight, const 
       t.k.to_points(grad, t.grid, t.c_out, tile, tile + tiles, true, outside, m - tile * t.c_out, m_stride);
       if (dw != nullptr) {
         t.k.to_points(x, t.grid, t.c_in, tile, tile + tiles, false, outside, v - tile * t.c_in, v_stride);
-        float *mine = sums.data_ptr<float>() + at::get_thread_num() * sums_size;
-        add_filter_gradients(t, tiles, m, m_stride, v, v_stride, mine);
+        add_filter_gradients(t, tiles, m, m_stride, v, v_stride, sums.mine());
       }
       if (dx != nullptr) {
         multiply_groups(t, tiles, m, m_stride, out, filters.const_data_ptr<float>(), in, v, v_stride);
@@ -269,7 +211,7 @@ void gradients_narrow(const Task &t, const float *x, const float *weight, const 
       }
     }
   });
-  if (dw != nullptr) write_filter_gradients(t, sums.data_ptr<float>(), threads, dw);
+  if (dw != nullptr) write_filter_gradients(t, sums.sum(), dw);
 }
 
 int64_t block_of(int64_t channels) { return channels % (2 * kLeastBlock) == 0 ? 2 * kLeastBlock : kLeastBlock; }

@@ -1,5 +1,4 @@
-// The inner loops of winograd.cpp, for vectors of SENET_LANES floats. Included once for each instruction set, inside a
-// namespace and the compiler's target options; so nothing may be included from here.
+// The inner loops of winograd.cpp, for vectors of SENET_LANES floats (instruction_sets.h).
 //
 // A convolution of 3x3 over tiles of 4x4 outputs, in one dimension (Winograd's F(4, 3) by the points 0, ±a, ±b and
 // infinity):
@@ -11,13 +10,6 @@
 
 constexpr float kA = 0.75f, kB = 1.5f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB, kA3 = kA2 * kA, kB3 = kB2 * kB;
-
-typedef float Vector __attribute__((vector_size(SENET_LANES * sizeof(float)), aligned(4), may_alias));
-
-#define SENET_INLINE inline __attribute__((always_inline))
-
-SENET_INLINE Vector load(const float *from) { return *reinterpret_cast<const Vector *>(from); }
-SENET_INLINE void store(float *to, Vector v) { *reinterpret_cast<Vector *>(to) = v; }
 
 // Bt and its transpose.
 struct Input {
@@ -172,7 +164,7 @@ void to_points(const float *maps, const Grid &grid, int64_t channels, int64_t fi
 // Outputs of the tiles [first, last) from 36 matrices [tiles, width], which are the channels from `channel` on:
 // relu?(y + bias + other). `bias` and `other` (a map like `maps`) may be null.
 void from_points(const float *points, int64_t point_stride, int64_t width, const Grid &grid, int64_t channels,
-                 int64_t channel, int64_t first, int64_t last, const float *bias, const float *other, bool relu,
+                 int64_t channel, int64_t first, int64_t last, const float *bias, const float *other, bool with_relu,
                  float *maps) {
   for (int64_t tile = first; tile < last; ++tile) {
     const Place place = grid.place(tile);
@@ -188,8 +180,7 @@ void from_points(const float *points, int64_t point_stride, int64_t width, const
                           const int64_t at = corner + (i * grid.width + j) * channels + c;
                           v += shift;
                           if (other != nullptr) v += load(other + at);
-                          if (relu) v = v < 0 ? Vector{} : v;  // NaN stays NaN
-                          store(maps + at, v);
+                          store(maps + at, with_relu ? relu(v) : v);
                         });
     }
   }
@@ -301,8 +292,6 @@ void multiply(const Matrix &a, int64_t rows, int64_t depth, const float *b, int6
     }
   }
 }
-
-#undef SENET_INLINE
 
 constexpr Kernels kKernels{to_points,         from_points,         spread_points,
                            filters_to_points, filters_from_points, multiply};
