@@ -106,6 +106,32 @@ impl Block {
         }
     }
 
+    /// The same in float64, each tensor moved by `step` times a direction of its own.
+    fn exact(&self, step: f64) -> Self {
+        let moved = |name: &str, tensor: &Tensor| {
+            let exact = tensor.detach().to_kind(Kind::Double);
+            (&exact + direction(name, tensor) * step).set_requires_grad(true)
+        };
+        Self {
+            u: moved("u", &self.u),
+            shortcut: moved("shortcut", &self.shortcut),
+            w1: moved("w1", &self.w1),
+            b1: moved("b1", &self.b1),
+            w2: moved("w2", &self.w2),
+            b2: moved("b2", &self.b2),
+        }
+    }
+
+    /// Those that have gradients, with their names.
+    fn inputs(&self, bias: bool) -> Vec<(&str, &Tensor)> {
+        let mut inputs =
+            vec![("u", &self.u), ("shortcut", &self.shortcut), ("w1", &self.w1), ("w2", &self.w2)];
+        if bias {
+            inputs.extend([("b1", &self.b1), ("b2", &self.b2)]);
+        }
+        inputs
+    }
+
     fn fused(&self, bias: bool) -> Tensor {
         let bias = |b| bias.then_some(b);
         excite_add_relu(&self.u, &self.shortcut, (&self.w1, bias(&self.b1)), (&self.w2, bias(&self.b2)))
@@ -114,7 +140,7 @@ impl Block {
 
     /// Equations 2 to 4 of the paper, one libtorch call each.
     fn plain(&self, bias: bool) -> Tensor {
-        let z = self.u.mean_dim([2i64, 3].as_slice(), true, Kind::Float);
+        let z = self.u.mean_dim([2i64, 3].as_slice(), true, self.u.kind());
         let fc =
             |x: &Tensor, w: &Tensor, b: &Tensor| x.conv2d(w, bias.then_some(b), [1, 1], [0, 0], [1, 1], 1);
         let s = fc(&fc(&z, &self.w1, &self.b1).relu(), &self.w2, &self.b2).sigmoid();
@@ -122,16 +148,21 @@ impl Block {
     }
 
     fn gradients(&self, y: &Tensor, bias: bool) -> Vec<Vec<f64>> {
-        let weight = Tensor::from_slice(&uniform("weight", y.numel() as i64)).view_as(y) - 0.3;
-        let mut inputs = vec![&self.u, &self.shortcut, &self.w1, &self.w2];
-        if bias {
-            inputs.extend([&self.b1, &self.b2]);
-        }
-        Tensor::run_backward(&[(y * weight).sum(Kind::Float)], &inputs, false, false)
-            .iter()
-            .map(doubles)
-            .collect()
+        let inputs: Vec<&Tensor> = self.inputs(bias).into_iter().map(|(_, tensor)| tensor).collect();
+        Tensor::run_backward(&[loss(y)], &inputs, false, false).iter().map(doubles).collect()
     }
+}
+
+/// A number that all of a map's values have a part in.
+fn loss(y: &Tensor) -> Tensor {
+    let weight = Tensor::from_slice(&uniform("weight", y.numel() as i64)).view_as(y) - 0.3;
+    (y * weight).sum(y.kind())
+}
+
+/// Values from -1/2 to 1/2 in the shape of `tensor`, in float64.
+fn direction(name: &str, tensor: &Tensor) -> Tensor {
+    let values = Tensor::from_slice(&uniform(&format!("direction of {name}"), tensor.numel() as i64));
+    values.view_as(tensor).to_kind(Kind::Double) - 0.5
 }
 
 #[test]
@@ -140,16 +171,38 @@ fn the_fused_excitation_has_the_plain_ones_values_and_gradients() {
     let last = |x: &Tensor| channels_last(x).unwrap();
     for (n, c, size, bias) in [(3, 8, 5, true), (1, 20, 9, true), (2, 256, 14, false), (2, 3, 1, true)] {
         for block in [Block::new(n, c, size, last), Block::new(n, c, size, as_is)] {
-            let (fused, plain) = (block.fused(bias), block.plain(bias));
-            assert!(relative_error(&doubles(&fused), &doubles(&plain)) < 1e-5, "{n} {c} {size}");
-            let pairs = block.gradients(&fused, bias).into_iter().zip(block.gradients(&plain, bias));
-            for (at, (fused, plain)) in pairs.enumerate() {
-                let error = relative_error(&fused, &plain);
-                assert!(error < 1e-5, "gradient {at} of {n} {c} {size}: {error:.1e}");
+            let case = format!("{n} {c} {size}");
+            let exact_block = block.exact(0.0);
+            let (fused, exact) = (block.fused(bias), exact_block.plain(bias));
+            assert!(relative_error(&doubles(&fused), &doubles(&exact)) < 1e-5, "{case}");
+            let gradients = block.gradients(&fused, bias);
+            let expected = exact_block.gradients(&exact, bias);
+            for ((name, _), (fused, exact)) in block.inputs(bias).iter().zip(gradients.iter().zip(&expected))
+            {
+                let error = relative_error(fused, exact);
+                assert!(error < 1e-5, "gradient of {name}, {case}: {error:.1e}");
             }
+
+            // That those are the gradients, without autograd: a step to either side along a direction in all tensors.
+            let step = 1e-6;
+            let [after, before] =
+                [step, -step].map(|step| loss(&block.exact(step).plain(bias)).double_value(&[]));
+            let slope = (after - before) / (2.0 * step);
+            let along: f64 = block
+                .inputs(bias)
+                .iter()
+                .zip(&gradients)
+                .map(|((name, tensor), gradient)| {
+                    let direction = doubles(&direction(name, tensor));
+                    gradient.iter().zip(direction).map(|(a, b)| a * b).sum::<f64>()
+                })
+                .sum();
+            let length: f64 = gradients.iter().flatten().map(|value| value * value).sum::<f64>().sqrt();
+            assert!((along - slope).abs() < 1e-5 * length, "{case}: {along} along, {slope} by differences");
+
             // Last, since it overwrites u.
             let inferred = no_grad(|| block.fused(bias));
-            assert!(relative_error(&doubles(&inferred), &doubles(&plain)) < 1e-5, "{n} {c} {size}");
+            assert!(relative_error(&doubles(&inferred), &doubles(&exact)) < 1e-5, "{case}");
         }
     }
 }

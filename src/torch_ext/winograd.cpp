@@ -232,7 +232,7 @@ void each_chunk(const Grid &grid, int64_t channels, Body body) {
   const int64_t room = std::max<int64_t>(1, kPointBytes * at::get_num_threads() / bytes);
   const int64_t chunks = (grid.images + room - 1) / room;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    body(grid.images * chunk / chunks, grid.images * (chunk + 1) / chunks, chunks);
+    body(grid.images * chunk / chunks, grid.images * (chunk + 1) / chunks);
   }
 }
 
@@ -296,7 +296,7 @@ void multiply_block(const Task &t, const Points &points, int64_t first, int64_t 
 void convolve_wide(const Task &t, const float *x, const float *weight, const Epilogue &then, float *y) {
   const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_out);
   const Scratch filters(kPoints * c_in * block), products(kPoints * kTilesAtATime * block);
-  each_chunk(t.grid, c_in, [&](int64_t first_image, int64_t last_image, int64_t) {
+  each_chunk(t.grid, c_in, [&](int64_t first_image, int64_t last_image) {
     const int64_t first = first_image * t.grid.per_image(), last = last_image * t.grid.per_image();
     const Points inputs(last - first, c_in);
     inputs.fill(t, x, first, last, false);
@@ -312,52 +312,85 @@ void convolve_wide(const Task &t, const float *x, const float *weight, const Epi
   });
 }
 
-void gradients_wide(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
-  const int64_t c_in = t.c_in, c_out = t.c_out, block = block_of(c_in), per_image = t.grid.per_image();
-  const int64_t rows = std::min(kFiltersAtATime, c_out), row_blocks = (c_out + rows - 1) / rows;
-  const int64_t blocks = c_in / block, sums_size = kPoints * rows * block;
-  const Scratch filters(dx != nullptr ? kPoints * c_out * block : 0);
-  const Scratch products(dx != nullptr ? kPoints * kTilesAtATime * block : 0);
-  Tensor sums;  // of the filters' gradients: all, if chunks add to them, else a thread's
+// The gradient of the inputs, made chunk by chunk.
+class InputGradient {
+ public:
+  InputGradient(const Task &t, const float *weight, float *dx)
+      : t_(t), weight_(weight), dx_(dx), block_(block_of(t.c_in)), filters_(kPoints * t.c_out * block_),
+        products_(kPoints * kTilesAtATime * block_) {}
 
-  each_chunk(t.grid, std::max(c_in, c_out), [&](int64_t first_image, int64_t last_image, int64_t chunks) {
-    const int64_t images = last_image - first_image;
-    const int64_t first = first_image * per_image, last = last_image * per_image;
-    const Points outputs(last - first, c_out);
-    outputs.fill(t, grad, first, last, true);
-    if (dx != nullptr) {
-      each_task(blocks, images, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
-        float *u = filters.mine(), *m = products.mine();
-        if (prepare) t.k.filters_to_points(weight, c_out, 9 * c_in, c_in, of * block, block, u);
-        // Tiles of an image overlap: an image is one task's.
-        const int64_t begin = images * group / groups * per_image, end = images * (group + 1) / groups * per_image;
-        multiply_block(t, outputs, begin, end, u, block, m, [&](int64_t tile, int64_t tiles) {
-          t.k.spread_points(m, tiles * block, block, t.grid, c_in, of * block, first + tile, first + tile + tiles,
-                            dx);
-        });
+  // Of the images from `first_image` on, whose outputs' gradients these are.
+  void add(int64_t first_image, int64_t images, const Points &outputs) const {
+    const int64_t c_in = t_.c_in, c_out = t_.c_out, per_image = t_.grid.per_image(), first = first_image * per_image;
+    each_task(c_in / block_, images, [&](int64_t of, int64_t group, int64_t groups, bool prepare) {
+      float *u = filters_.mine(), *m = products_.mine();
+      if (prepare) t_.k.filters_to_points(weight_, c_out, 9 * c_in, c_in, of * block_, block_, u);
+      // Tiles of an image overlap: an image is one task's.
+      const int64_t begin = images * group / groups * per_image, end = images * (group + 1) / groups * per_image;
+      multiply_block(t_, outputs, begin, end, u, block_, m, [&](int64_t tile, int64_t tiles) {
+        t_.k.spread_points(m, tiles * block_, block_, t_.grid, c_in, of * block_, first + tile, first + tile + tiles,
+                           dx_);
       });
-    }
-    if (dw != nullptr) {
-      const Points inputs(last - first, c_in);
-      inputs.fill(t, x, first, last, false);
-      if (!sums.defined()) {
-        sums = at::empty({chunks == 1 ? most_threads() : row_blocks * blocks, sums_size}, at::kFloat);
-      }
-      at::parallel_for(0, row_blocks * blocks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t row = task / blocks * rows, channel = task % blocks * block;
-          const int64_t count = std::min(rows, c_out - row);
-          float *total = sums.data_ptr<float>() + (chunks == 1 ? at::get_thread_num() : task) * sums_size;
-          for (int64_t point = 0; point < kPoints; ++point) {
-            const Matrix transposed{outputs.at(point) + row, 1, c_out};
-            t.k.multiply(transposed, count, inputs.tiles, inputs.at(point) + channel, c_in, block,
-                         total + point * count * block, block, first > 0);
-          }
-          if (last_image == t.grid.images) {
-            t.k.filters_from_points(total, count, block, c_in, dw + row * 9 * c_in + channel);
-          }
+    });
+  }
+
+ private:
+  const Task &t_;
+  const float *weight_;
+  float *dx_;
+  int64_t block_;
+  Scratch filters_, products_;
+};
+
+// The gradient of the filters, to which each chunk adds its part; some filters' and some inputs' at a time.
+class FilterGradient {
+ public:
+  FilterGradient(const Task &t, float *dw)
+      : t_(t), dw_(dw), rows_(std::min(kFiltersAtATime, t.c_out)), block_(block_of(t.c_in)),
+        blocks_(t.c_in / block_), tasks_((t.c_out + rows_ - 1) / rows_ * blocks_) {}
+
+  // Of one chunk, the `first`, the `last`, both or neither.
+  void add(const Points &inputs, const Points &outputs, bool first, bool last) {
+    // A thread is through with a task's sums at once, if no other chunk comes.
+    const bool alone = first && last;
+    const int64_t size = kPoints * rows_ * block_;
+    if (first) sums_ = at::empty({alone ? most_threads() : tasks_, size}, at::kFloat);
+    at::parallel_for(0, tasks_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t row = task / blocks_ * rows_, channel = task % blocks_ * block_;
+        const int64_t count = std::min(rows_, t_.c_out - row);
+        float *total = sums_.data_ptr<float>() + (alone ? at::get_thread_num() : task) * size;
+        for (int64_t point = 0; point < kPoints; ++point) {
+          const Matrix transposed{outputs.at(point) + row, 1, t_.c_out};
+          t_.k.multiply(transposed, count, inputs.tiles, inputs.at(point) + channel, t_.c_in, block_,
+                        total + point * count * block_, block_, !first);
         }
-      });
+        if (last) t_.k.filters_from_points(total, count, block_, t_.c_in, dw_ + row * 9 * t_.c_in + channel);
+      }
+    });
+  }
+
+ private:
+  const Task &t_;
+  float *dw_;
+  int64_t rows_, block_, blocks_, tasks_;
+  Tensor sums_;
+};
+
+void gradients_wide(const Task &t, const float *x, const float *weight, const float *grad, float *dx, float *dw) {
+  std::optional<InputGradient> of_inputs;
+  std::optional<FilterGradient> of_filters;
+  if (dx != nullptr) of_inputs.emplace(t, weight, dx);
+  if (dw != nullptr) of_filters.emplace(t, dw);
+  each_chunk(t.grid, std::max(t.c_in, t.c_out), [&](int64_t first_image, int64_t last_image) {
+    const int64_t first = first_image * t.grid.per_image(), last = last_image * t.grid.per_image();
+    const Points outputs(last - first, t.c_out);
+    outputs.fill(t, grad, first, last, true);
+    if (of_inputs) of_inputs->add(first_image, last_image - first_image, outputs);
+    if (of_filters) {
+      const Points inputs(last - first, t.c_in);
+      inputs.fill(t, x, first, last, false);
+      of_filters->add(inputs, outputs, first_image == 0, last_image == t.grid.images);
     }
   });
 }
