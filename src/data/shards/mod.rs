@@ -4,33 +4,33 @@
 //!
 //! The headers are read once and kept in an [`index`](super::index); samples are then read at their place, in any
 //! order. Links, devices, sparse files and members with absolute paths or `..` are passed over and counted.
+//!
+//! * `find` says which shards a folder or a pattern names.
+//! * `list` makes the index of them.
+//! * [`tar`] reads the headers, [`pack`] makes shards.
 
+mod find;
+mod handles;
+mod list;
 pub mod pack;
 pub mod tar;
 
-use super::images::{EXTENSIONS, MAX_FILE_BYTES};
-use super::index::{Cache, FRESH, Index, Kind, Listing, MAX_CLASSES, Origin, Stamp, Unit, is_inside};
-use super::{Dataset, Image, Split, decode_file, workers};
-use crate::error::{Problem, Result, failed};
-use crate::files;
+use super::index::{Cache, Index, Kind, Listing, Origin};
+use super::{Dataset, Image, Split, decode_file};
+use crate::error::{Result, failed};
 use anyhow::Context;
-use serde::Deserialize;
-use std::collections::HashMap;
+pub use find::{are_in, half_of, has, is_shard_name};
+use find::{class_names, find};
+use handles::Handles;
+use list::{is_current, list};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use tar::{Fault, Member, MemberKind, Members, decimal};
 
-/// Longest label file and longest JSON file.
-const MAX_CLS: u64 = 64;
-const MAX_JSON: u64 = 1 << 20;
 /// Shards open at once; many systems allow 1024 files.
 const MAX_OPEN: usize = 64;
-/// Most shards that a pattern may name.
-const MAX_SHARDS: u64 = 100_000;
 
 /// What is passed over, in the order of [`Index::skipped`].
 const PASSED_OVER: [&str; 4] = [
@@ -79,16 +79,6 @@ pub struct ShardDataset {
     origin: Origin,
     classes: Vec<String>,
     open: Handles,
-}
-
-/// The shards of one half.
-struct Found {
-    folder: PathBuf,
-    prefix: String,
-    /// File names, sorted.
-    names: Vec<String>,
-    /// File of the index.
-    index: String,
 }
 
 impl ShardDataset {
@@ -159,460 +149,6 @@ impl ShardDataset {
 
     fn shard(&self, unit: usize) -> PathBuf {
         self.folder.join(OsStr::from_bytes(self.index.unit_path(unit)))
-    }
-}
-
-/// A few open files, the latest used.
-struct Handles {
-    open: Mutex<Open>,
-    most: usize,
-}
-
-#[derive(Default)]
-struct Open {
-    /// By unit; with the time of its last use.
-    files: HashMap<usize, (Arc<File>, u64)>,
-    /// Uses so far.
-    clock: u64,
-}
-
-impl Handles {
-    fn new(most: usize) -> Self {
-        Self { open: Mutex::default(), most }
-    }
-
-    /// The file of a unit; one that is closed meanwhile stays open for who reads it.
-    fn get(&self, unit: usize, open: impl FnOnce() -> Result<File>) -> Result<Arc<File>> {
-        {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            let Open { files, clock } = &mut *open;
-            *clock += 1;
-            if let Some((file, used)) = files.get_mut(&unit) {
-                *used = *clock;
-                return Ok(Arc::clone(file));
-            }
-        }
-        // Without the lock: the disk may be far.
-        let file = Arc::new(open()?);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Open { files, clock } = &mut *open;
-        if files.len() >= self.most
-            && let Some(oldest) = files.iter().min_by_key(|(_, (_, used))| *used).map(|(unit, _)| *unit)
-        {
-            files.remove(&oldest);
-        }
-        files.insert(unit, (Arc::clone(&file), *clock));
-        Ok(file)
-    }
-}
-
-/// Whether a name is that of a shard, or a pattern of such names.
-pub fn is_shard_name(place: &Path) -> bool {
-    let name = place.file_name().unwrap_or_default().as_bytes();
-    name.ends_with(b".tar") || name.iter().any(|byte| b"*?{".contains(byte))
-}
-
-/// The half that a shard's name says it is of.
-pub fn half_of(name: &[u8]) -> Option<Split> {
-    Split::BOTH.into_iter().find(|split| split.folders().iter().any(|half| name.starts_with(half.as_bytes())))
-}
-
-/// Whether a folder directly holds shards.
-pub fn are_in(folder: &Path) -> bool {
-    tars(folder).is_ok_and(|names| !names.is_empty())
-}
-
-/// Whether shards of this half are where `place` says.
-pub fn has(place: &Path, split: Split) -> bool {
-    find(place, split).is_ok()
-}
-
-fn find(place: &Path, split: Split) -> Result<Found> {
-    if place.is_dir() {
-        return find_in(place, split);
-    }
-    let unnamed = || failed(format!("{}: not the name of a shard", place.display()));
-    let pattern = place.file_name().and_then(OsStr::to_str).ok_or_else(unnamed)?;
-    let folder = match place.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    if !folder.is_dir() {
-        let message = format!("no shards: the folder {} does not exist", folder.display());
-        return Err(failed(message)
-            .hint("only the file name of a pattern may have `*`, `?` or `{a..b}`")
-            .into());
-    }
-    if half_of(pattern.as_bytes()).is_some_and(|half| half != split) {
-        return find_in(&folder, split);
-    }
-    let mut names = Vec::new();
-    for name in expand(pattern).map_err(|what| failed(format!("{}: {what}", place.display())))? {
-        if name.contains(['*', '?']) {
-            names.extend(tars(&folder)?.into_iter().filter(|file| matches(name.as_bytes(), file.as_bytes())));
-        } else if folder.join(&name).is_file() {
-            names.push(name);
-        } else {
-            let message = format!("no shard {}", folder.join(&name).display());
-            return Err(failed(message)
-                .hint(format!("`{pattern}` names it; fetch it, or change the range"))
-                .into());
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return Err(failed(format!("no shard is named like {}", place.display()))
-            .hint("shards are *.tar files")
-            .into());
-    }
-    let index = format!(".senet-index-{:08x}", crate::rng::fnv1a(pattern.as_bytes()) as u32);
-    Ok(Found { folder, prefix: String::new(), names, index })
-}
-
-/// The shards of one half in a folder: those in its `train/` (`val/`, `test/`), else those that are called so; for
-/// training, any, where none is called like a half.
-fn find_in(place: &Path, split: Split) -> Result<Found> {
-    let halves = split.folders();
-    let half = halves.iter().find(|half| place.join(half).is_dir());
-    let folder = half.map_or(place.to_path_buf(), |half| place.join(half));
-    let prefix = half.map_or(String::new(), |half| format!("{half}/"));
-    let mut names = tars(&folder)?;
-    if half.is_none() {
-        let any = names.iter().any(|name| half_of(name.as_bytes()).is_some());
-        if any || split == Split::Eval {
-            names.retain(|name| half_of(name.as_bytes()) == Some(split));
-        }
-    }
-    if names.is_empty() {
-        let message = format!("{}: no shards for the half `{}`", folder.display(), halves.join("` or `"));
-        return Err(failed(message)
-            .hint("shards are *.tar, in `train/` and `val/`, or named train-* and val-*")
-            .into());
-    }
-    pack::check_finished(&folder, &names)?;
-    // One index for each half, where both lie in one folder.
-    let index =
-        if half.is_some() { ".senet-index".to_string() } else { format!(".senet-index-{}", halves[0]) };
-    Ok(Found { folder, prefix, names, index })
-}
-
-/// Names of the shards in a folder, sorted.
-fn tars(folder: &Path) -> Result<Vec<String>> {
-    let unreadable = || format!("cannot list the folder {}", folder.display());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(unreadable)? {
-        let entry = entry.with_context(unreadable)?;
-        let name = entry.file_name();
-        let shard = name.as_bytes().ends_with(b".tar") && !name.as_bytes().starts_with(b".");
-        if shard && entry.path().is_file() {
-            let name = name.to_str().with_context(|| format!("{}: not UTF-8", entry.path().display()))?;
-            names.push(name.to_string());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// A pattern without its ranges `{000..012}`.
-fn expand(pattern: &str) -> Result<Vec<String>, String> {
-    let mut names = vec![String::new()];
-    let mut rest = pattern;
-    while let Some(open) = rest.find('{') {
-        let broken = || "a range is written {000000..000099}".to_string();
-        let close = open + rest[open..].find('}').ok_or_else(broken)?;
-        let (first, last) = rest[open + 1..close].split_once("..").ok_or_else(broken)?;
-        let number = |text: &str| decimal(text.as_bytes()).ok_or_else(broken);
-        let (from, to) = (number(first)?, number(last)?);
-        if from > to {
-            return Err(format!("the range {{{first}..{last}}} runs backwards"));
-        }
-        if (to - from).saturating_add(1).saturating_mul(names.len() as u64) > MAX_SHARDS {
-            return Err(format!("more than {MAX_SHARDS} shards"));
-        }
-        // As a shell does it: zeros in front where one of the ends has them.
-        let zeros = [first, last].iter().any(|end| end.len() > 1 && end.starts_with('0'));
-        let width = if zeros { first.len().max(last.len()) } else { 0 };
-        let ends = (from..=to).map(|number| format!("{}{number:0width$}", &rest[..open])).collect::<Vec<_>>();
-        names = names.iter().flat_map(|name| ends.iter().map(move |end| format!("{name}{end}"))).collect();
-        rest = &rest[close + 1..];
-    }
-    names.iter_mut().for_each(|name| name.push_str(rest));
-    Ok(names)
-}
-
-/// Whether a name is of a pattern with `*` and `?`.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut place) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while place < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, place));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[place] => {
-                at += 1;
-                place += 1;
-            }
-            _ => match &mut star {
-                Some((after, taken)) => {
-                    *taken += 1;
-                    (at, place) = (*after + 1, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
-/// Names of the classes, and the file that has them.
-fn class_names(folder: &Path) -> Result<Option<(Vec<String>, PathBuf)>> {
-    let above = folder.join("..");
-    for dir in [folder, above.as_path()] {
-        let file = dir.join("classes.txt");
-        if file.is_file() {
-            let names: Vec<String> =
-                files::read_text(&file)?.lines().map(|line| line.trim().to_string()).collect();
-            if names.is_empty() || names.len() > MAX_CLASSES || names.iter().any(String::is_empty) {
-                let message = format!("{}: {} lines, or an empty one", file.display(), names.len());
-                return Err(failed(message)
-                    .hint("one class a line is expected, in the order of the labels")
-                    .into());
-            }
-            return Ok(Some((names, file)));
-        }
-    }
-    Ok(None)
-}
-
-fn is_current(index: &Index, found: &Found, broken: Broken) -> Result<(), String> {
-    let names = (0..index.units()).map(|unit| index.unit_path(unit));
-    if !names.eq(found.names.iter().map(String::as_bytes)) {
-        return Err("the shards are others".to_string());
-    }
-    if broken == Broken::Refuse
-        && (index.skipped()[3] > 0 || (0..index.units()).any(|unit| index.cut(unit).is_some()))
-    {
-        return Err("it leaves out what is broken".to_string());
-    }
-    let changed = |unit: usize| {
-        let path = found.folder.join(&found.names[unit]);
-        if index.stamp(unit).modified == FRESH {
-            return Some(format!("{} was new when it was listed", path.display()));
-        }
-        let stamp = fs::metadata(&path).map(|metadata| Stamp::of_shard(&metadata));
-        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", path.display()))
-    };
-    match workers::map(index.units(), workers::for_listing(), changed).into_iter().flatten().next() {
-        Some(why) => Err(why),
-        None => Ok(()),
-    }
-}
-
-fn list(found: &Found, root: &Path, options: &ShardOptions) -> Result<Index> {
-    let units = workers::map(found.names.len(), workers::for_listing(), |shard| {
-        let path = found.folder.join(&found.names[shard]);
-        list_shard(&path, &found.names[shard], options)
-    });
-    Index::build(Kind::Shards, root, &[], units.into_iter().collect::<Result<Vec<_>>>()?)
-}
-
-/// The members of one key.
-#[derive(Default)]
-struct Group {
-    key: Vec<u8>,
-    header: u64,
-    image: Option<(u64, u64)>,
-    cls: Option<(u64, u64)>,
-    json: Option<(u64, u64)>,
-}
-
-fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
-    let unreadable = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(unreadable)?;
-    let metadata = file.metadata().with_context(unreadable)?;
-    let stamp = options.cache.settled(Stamp::of_shard(&metadata), Kind::Shards);
-    let mut unit = Unit::new(name.as_bytes(), stamp);
-    let mut members = Members::new(&file, metadata.len());
-    let mut group = Group::default();
-    let damaged = |fault: Fault| -> anyhow::Error {
-        let hint = match fault.truncated {
-            true => "fetch it again; `senet data pack --salvage` takes the whole samples before the cut",
-            false => "fetch or pack it again",
-        };
-        problem(path, fault.offset, &fault.what).hint(hint).into()
-    };
-    loop {
-        match members.next_member() {
-            Ok(Some(member)) => {
-                take_in(&mut group, &member, &mut unit, &mut members, path, options.broken)?;
-            }
-            Ok(None) => break,
-            Err(fault) if fault.truncated && options.broken == Broken::KeepWhole => {
-                // At 0 there would be no mark that it is cut; an empty file is cut at "1".
-                unit.cut = fault.offset.max(1);
-                break;
-            }
-            Err(fault) => return Err(damaged(fault)),
-        }
-    }
-    if unit.cut == 0 || (group.image.is_some() && (group.cls.is_some() || group.json.is_some())) {
-        close(&group, &mut unit, &mut members, path, options.broken)?;
-    }
-    refuse_twins(&unit, path)?;
-    Ok(unit)
-}
-
-fn problem(path: &Path, offset: u64, what: &str) -> Problem {
-    failed(format!("{}, byte {offset}: {what}", path.display()))
-}
-
-/// A member finds its place in its group, or begins the next.
-fn take_in(
-    group: &mut Group,
-    member: &Member,
-    unit: &mut Unit,
-    members: &mut Members<'_>,
-    path: &Path,
-    broken: Broken,
-) -> Result<()> {
-    match member.kind {
-        MemberKind::Folder => return Ok(()),
-        MemberKind::Link | MemberKind::Special => {
-            unit.skipped[0] += 1;
-            return Ok(());
-        }
-        MemberKind::File => {}
-    }
-    if !is_inside(&member.name) {
-        unit.skipped[1] += 1;
-        return Ok(());
-    }
-    let name = member.name.strip_prefix(b"./").unwrap_or(&member.name);
-    let base = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    // Hidden files and files without a dot belong to no sample.
-    let Some(dot) = name[base..].iter().position(|byte| *byte == b'.').filter(|dot| *dot > 0) else {
-        return Ok(());
-    };
-    let (key, extension) = (&name[..base + dot], name[base + dot + 1..].to_ascii_lowercase());
-    if key != group.key {
-        close(group, unit, members, path, broken)?;
-        *group = Group { key: key.to_vec(), header: member.header, ..Group::default() };
-    }
-    let image = EXTENSIONS.iter().any(|known| extension == known.as_bytes());
-    let slot = match extension.as_slice() {
-        _ if image => &mut group.image,
-        b"cls" => &mut group.cls,
-        b"json" => &mut group.json,
-        _ => return Ok(()),
-    };
-    if slot.is_some() {
-        let what = if image { "image" } else { "label" };
-        let what = format!("a second {what} of the key `{}`", group.key.escape_ascii());
-        return Err(problem(path, member.header, &what)
-            .hint("a key must have one image and one label")
-            .into());
-    }
-    if image && member.size > MAX_FILE_BYTES {
-        let what = format!("`{}`: {} bytes are too many for an image", name.escape_ascii(), member.size);
-        return Err(problem(path, member.header, &what).hint("pack the shard again without it").into());
-    }
-    *slot = Some((member.offset, member.size));
-    Ok(())
-}
-
-/// A whole group becomes a sample.
-fn close(
-    group: &Group,
-    unit: &mut Unit,
-    members: &mut Members<'_>,
-    path: &Path,
-    broken: Broken,
-) -> Result<()> {
-    if group.key.is_empty() {
-        return Ok(());
-    }
-    let Some((offset, length)) = group.image else {
-        unit.skipped[2] += 1;
-        return Ok(());
-    };
-    let key = group.key.escape_ascii();
-    let label = match (group.cls, group.json) {
-        (Some((at, size)), _) => {
-            let bytes = members
-                .read(at, size, MAX_CLS, "a label")
-                .map_err(|fault| problem(path, fault.offset, &format!("`{key}.cls`: {}", fault.what)))?;
-            let label = decimal(bytes.trim_ascii()).ok_or_else(|| format!("\"{}\"", bytes.escape_ascii()));
-            (label, at, "cls")
-        }
-        (None, Some((at, size))) => {
-            let bytes = members
-                .read(at, size, MAX_JSON, "a label")
-                .map_err(|fault| problem(path, fault.offset, &format!("`{key}.json`: {}", fault.what)))?;
-            (label_of_json(&bytes), at, "json")
-        }
-        (None, None) if broken == Broken::KeepWhole => {
-            unit.skipped[3] += 1;
-            return Ok(());
-        }
-        (None, None) => {
-            let what = format!("the key `{key}` has an image, but neither `.cls` nor `.json` beside it");
-            return Err(problem(path, group.header, &what)
-                .hint("members of one key must follow one another")
-                .into());
-        }
-    };
-    match label {
-        (Ok(label), ..) if label < MAX_CLASSES as u64 => {
-            unit.push_piece(&group.key, label as u32, offset, length as u32);
-            Ok(())
-        }
-        (label, at, kind) => {
-            let found = label.map_or_else(|what| what, |label| label.to_string());
-            let what =
-                format!("`{key}.{kind}`: a label from 0 to {} is expected, not {found}", MAX_CLASSES - 1);
-            Err(problem(path, at, &what).hint("labels count from 0, in decimal digits").into())
-        }
-    }
-}
-
-/// What JSON beside an image says of its class.
-#[derive(Deserialize)]
-struct Described {
-    cls: Option<serde_json::Value>,
-    label: Option<serde_json::Value>,
-}
-
-fn label_of_json(bytes: &[u8]) -> Result<u64, String> {
-    let described: Described =
-        serde_json::from_slice(bytes).map_err(|error| format!("JSON that is broken ({error})"))?;
-    let number = |value: &Option<serde_json::Value>| value.as_ref().and_then(serde_json::Value::as_u64);
-    match (number(&described.cls), number(&described.label)) {
-        (Some(cls), Some(label)) if cls != label => Err(format!("both `cls` {cls} and `label` {label}")),
-        (Some(label), _) | (None, Some(label)) => Ok(label),
-        (None, None) => Err("JSON without a number as `cls` or `label`".to_string()),
-    }
-}
-
-/// A key that comes again, after others, would name two samples.
-fn refuse_twins(unit: &Unit, path: &Path) -> Result<()> {
-    let mut order: Vec<u32> = (0..unit.len() as u32).collect();
-    let name = |sample: u32| unit.name(sample as usize);
-    order.sort_unstable_by(|a, b| name(*a).cmp(name(*b)).then(a.cmp(b)));
-    match order.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
-        None => Ok(()),
-        Some(pair) => {
-            let message = format!(
-                "{}: the key `{}` names two samples, numbers {} and {}",
-                path.display(),
-                name(pair[0]).escape_ascii(),
-                pair[0] + 1,
-                pair[1] + 1
-            );
-            Err(failed(message).hint("keys must be unique in a shard; pack it again").into())
-        }
     }
 }
 
@@ -693,6 +229,7 @@ impl Dataset for ShardDataset {
 
 #[cfg(test)]
 mod tests {
+    use super::super::workers;
     use super::tar::{write_end, write_member};
     use super::*;
     use crate::rng;
@@ -806,13 +343,6 @@ mod tests {
         assert!(error("flat/{1..", Split::Train).contains("a range is written"));
         assert!(error("flat/{2..1}", Split::Train).contains("backwards"));
         assert!(error("flat/{1..999999999999999999}{1..9}", Split::Train).contains("more than 100000"));
-    }
-
-    #[test]
-    fn ranges_expand_as_in_a_shell() {
-        assert_eq!(expand("a-{8..11}.tar").unwrap(), ["a-8.tar", "a-9.tar", "a-10.tar", "a-11.tar"]);
-        assert_eq!(expand("{0..1}-{01..02}").unwrap(), ["0-01", "0-02", "1-01", "1-02"]);
-        assert_eq!(expand("a.tar").unwrap(), ["a.tar"]);
     }
 
     #[test]
@@ -956,7 +486,7 @@ mod tests {
                 assert_eq!(read(&data, index), key.as_bytes());
             }
         });
-        assert!(data.open.open.lock().unwrap().files.len() <= MAX_OPEN);
+        assert!(data.open.count() <= MAX_OPEN);
     }
 
     /// Seeded damage: never a panic, and what is accepted can be read.
