@@ -2,7 +2,7 @@
 //! runs name the schema beside them, which is the code's, and are valid by it.
 
 use senet::experiment::load::Layers;
-use senet::experiment::sweep::Request;
+use senet::experiment::request::Request;
 use senet::experiment::{Experiment, diff, schema, validate};
 use serde_json::{Value, json};
 use std::fs;

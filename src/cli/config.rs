@@ -8,7 +8,7 @@ use crate::error::{Result, usage};
 use crate::experiment::diff::{Difference, changed, differences};
 use crate::experiment::load::Layers;
 use crate::experiment::rate::{Point, rounded};
-use crate::experiment::sweep::Request;
+use crate::experiment::request::Request;
 use crate::experiment::validate::{Checked, Complaint, check, files_at};
 use crate::experiment::{Experiment, schema};
 use crate::files;

@@ -2,12 +2,14 @@
 //!
 //! Each part owns its settings (`model`, `data`, `optim`, `schedule`); this module only puts them together,
 //! reads them from JSON ([`load`]), describes that JSON ([`schema`]), checks files ([`validate`]), compares two experiments
-//! ([`diff`]) and expands a comparison into its rows ([`sweep`]).
+//! ([`diff`]) and expands a comparison ([`request`], of values of an [`axis`]) into its rows ([`sweep`]).
 
+pub mod axis;
 pub mod diff;
 pub mod load;
 pub mod paper;
 pub mod rate;
+pub mod request;
 pub mod schema;
 pub mod sizes;
 pub mod sweep;

@@ -1,19 +1,17 @@
 //! A comparison, expanded into its rows: an ablation is data.
 //!
-//! An [`Axis`] is a setting of the SE blocks with a word for each value; a comparison sets some values of one axis side
-//! by side, all else equal, with the base network ("SE") and the network without SE. What two comparisons share is one
-//! row and is trained once.
+//! A comparison sets some values of one [`Axis`] side by side, all else equal, with the base network ("SE") and the
+//! network without SE. What two comparisons share is one row and is trained once.
 
-use super::load::Layers;
-use super::{Experiment, load, paper};
-use crate::error::{Result, nearest, usage};
+use super::axis::{Axis, NO_SE, SE};
+use super::request::{Control, Request, Word};
+use super::{Experiment, paper};
+use crate::error::{Result, usage};
 use crate::models;
 use crate::net::se::SeSpec;
 use crate::report::comparison::{Comparison, Entry};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// One network under one recipe, trained once with each seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,294 +40,7 @@ pub struct Sweep {
     pub left_out: Vec<String>,
 }
 
-/// A setting that is varied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Axis {
-    /// Reduction ratio (paper Table 10).
-    Ratios,
-    /// How a block is wired: `none`, `se` and the structures that are called wrong.
-    Variants,
-    /// From a map to the FCs' input (Tables 11 and 16).
-    Squeeze,
-    /// The function behind the second FC (Table 12).
-    Gate,
-    /// Stages with SE (Table 13).
-    Stages,
-    /// Place in the residual unit (Tables 14 and 15).
-    Placement,
-}
-
-impl Axis {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Ratios, Self::Variants, Self::Squeeze, Self::Gate, Self::Stages, Self::Placement];
-
-    /// Its name in files, and its flag without dashes.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Ratios => "ratios",
-            Self::Variants => "variants",
-            Self::Squeeze => "squeeze",
-            Self::Gate => "gate",
-            Self::Stages => "stages",
-            Self::Placement => "placement",
-        }
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::Ratios => "reduction ratio",
-            Self::Variants => "structure",
-            Self::Squeeze => "squeeze",
-            Self::Gate => "excitation",
-            Self::Stages => "stages with SE",
-            Self::Placement => "place of the SE block",
-        }
-    }
-
-    /// What `all` stands for; a ratio has no end.
-    fn words(self) -> &'static [&'static str] {
-        match self {
-            Self::Ratios => &[],
-            Self::Variants => &["none", "se", "gap-scale", "gap-sigmoid", "conv", "parallel"],
-            Self::Squeeze => &["average", "max", "none"],
-            Self::Gate => &["sigmoid", "tanh", "relu"],
-            Self::Stages => &["2", "3", "4", "5", "all"],
-            Self::Placement => &[
-                "standard",
-                "pre",
-                "pre-shared",
-                "post",
-                "identity",
-                "identity-before-projection",
-                "inside",
-                "inside-before-norm",
-            ],
-        }
-    }
-
-    /// Whether differences are measured from the network without SE, and not from SE as the base has it.
-    fn is_measured_from_none(self) -> bool {
-        matches!(self, Self::Ratios | Self::Stages)
-    }
-
-    /// What is said about its figures, as a table of the paper or without.
-    fn note(self, table: Option<u32>) -> Option<&'static str> {
-        match self {
-            Self::Ratios if table.is_some() => Some(
-                "the paper's millions of parameters fit SE-ResNet-50 to 0.1 only if the running statistics of batch \
-                 norm (53,120 values) are counted, which are not trained; its figure for r = 8 fits with the biases of \
-                 the FCs, that for r = 2 without",
-            ),
-            Self::Placement => Some(
-                "of two readings of a place, the one taken for the paper's has the plain name: `pre` gates the \
-                 branch's input alone, `identity` stands behind the projection, `inside` behind the ReLU",
-            ),
-            Self::Variants => Some(
-                "gap-scale: the mean is the scale, no FC (gap-sigmoid: its sigmoid is); conv: the same two weight \
-                 matrices as a classic convolution; parallel: the scale is computed from the input X instead of U",
-            ),
-            _ => None,
-        }
-    }
-
-    /// `base` at the value `word`, and how a table calls it.
-    fn variant(self, word: &str, base: &Experiment) -> Result<(String, Experiment)> {
-        let mut experiment = base.clone();
-        let se = &mut experiment.model.se;
-        let mut label = word.to_string();
-        match self {
-            Self::Ratios => {
-                se.reduction = parse_ratio(word)?;
-                label = format!("r = {}", se.reduction);
-            }
-            Self::Variants if word == "none" => {
-                experiment.model = base.model.without_se();
-                label = NO_SE.to_string();
-            }
-            Self::Variants => {
-                se.structure = self.value(word)?;
-                if word == "se" {
-                    label = SE.to_string();
-                }
-            }
-            Self::Squeeze => se.squeeze = self.value(word)?,
-            Self::Gate => se.gate = self.value(word)?,
-            Self::Placement => se.placement = self.value(word)?,
-            Self::Stages if word == "all" => {
-                se.stages = None;
-                label = "all stages".to_string();
-            }
-            Self::Stages => {
-                se.stages = Some(parse_stages(word)?);
-                label = format!("stage {}", word.replace('+', " + "));
-            }
-        }
-        experiment.check()?;
-        Ok((label, experiment))
-    }
-
-    /// The value that is called `word` in a configuration.
-    fn value<T: DeserializeOwned>(self, word: &str) -> Result<T> {
-        serde_json::from_value(json!(word)).map_err(|_| {
-            let words = self.words();
-            let message = format!("`--{}` holds `{word}`, but {} are possible", self.key(), words.join(", "));
-            let hint = nearest(word, words.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-            usage(message).hint(hint.unwrap_or_else(|| "`all` is all of them".to_string())).into()
-        })
-    }
-}
-
-/// The base, where nothing else about it is in question, as tables call it.
-const SE: &str = "SE";
-/// The network without SE, as tables call it.
-const NO_SE: &str = "no SE";
-
-fn parse_ratio(word: &str) -> Result<i64> {
-    let ratio: Option<i64> = word.parse().ok();
-    ratio.filter(|ratio| *ratio >= 1).ok_or_else(|| {
-        let message =
-            format!("`--ratios` holds {word}, but a reduction ratio is a whole number of at least 1");
-        usage(message).hint("the paper's are 2, 4, 8, 16 and 32").into()
-    })
-}
-
-/// `3` or `3+4`.
-fn parse_stages(word: &str) -> Result<Vec<i64>> {
-    word.split('+').map(str::parse).collect::<Result<_, _>>().map_err(|_| {
-        let message =
-            format!("`--stages` holds `{word}`: numbers of stages joined by `+`, or `all`, are expected");
-        usage(message).hint("for example `--stages 2,3,4,3+4,all`").into()
-    })
-}
-
-/// What to compare: a file of `configs/ablations/`, or what the flags say.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Request {
-    /// For people; read by nobody else.
-    pub about: Value,
-    /// The configuration that all rows start from: an object, or a path relative to this file; `null` is the built-in
-    /// default.
-    pub base: Value,
-    /// Tables of the paper, by number.
-    pub tables: Vec<u32>,
-    /// Values of each axis.
-    pub axes: Axes,
-    /// The row that differences are measured from, in all comparisons: `none` (without SE) or `se` (the base);
-    /// `null` is what suits each.
-    pub control: Option<Control>,
-    /// Seeds: how many, counted from the base's, or which.
-    pub seeds: Option<Seeds>,
-}
-
-/// Values of each axis, by their words.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Axes {
-    /// Reduction ratios.
-    pub ratios: Option<Vec<Word>>,
-    /// Structures.
-    pub variants: Option<Vec<Word>>,
-    /// Squeezes.
-    pub squeeze: Option<Vec<Word>>,
-    /// Gates.
-    pub gate: Option<Vec<Word>>,
-    /// Sets of stages, joined by `+`.
-    pub stages: Option<Vec<Word>>,
-    /// Places.
-    pub placement: Option<Vec<Word>>,
-}
-
-/// A value of an axis: a word, or a number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Word {
-    /// Such as `gap-scale`.
-    Text(String),
-    /// Such as 16.
-    Number(i64),
-}
-
-/// The row that differences are measured from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Control {
-    /// The network without SE.
-    None,
-    /// The base network.
-    Se,
-}
-
-/// Seeds of a comparison.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Seeds {
-    /// So many, counted from the base's.
-    Count(u64),
-    /// These.
-    List(Vec<u64>),
-}
-
-impl Axes {
-    /// The values of `axis`, if it is varied.
-    pub fn of(&mut self, axis: Axis) -> &mut Option<Vec<Word>> {
-        match axis {
-            Axis::Ratios => &mut self.ratios,
-            Axis::Variants => &mut self.variants,
-            Axis::Squeeze => &mut self.squeeze,
-            Axis::Gate => &mut self.gate,
-            Axis::Stages => &mut self.stages,
-            Axis::Placement => &mut self.placement,
-        }
-    }
-}
-
-impl Word {
-    fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(number) => number.to_string(),
-        }
-    }
-}
-
 impl Request {
-    /// Reads a sweep file; `None` where the file is the configuration of a single run.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or has unknown keys.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
-        let value = load::read_object(path)?;
-        let is_sweep =
-            ["base", "tables", "axes", "control", "seeds"].iter().any(|key| value.get(key).is_some());
-        if !is_sweep {
-            return Ok(None);
-        }
-        let mut request: Self = load::parse(value).map_err(|mut problem| {
-            problem.message = format!("{}: {}", path.display(), problem.message);
-            problem
-        })?;
-        if let Value::String(base) = &request.base {
-            let base = path.parent().unwrap_or(Path::new("")).join(base);
-            request.base = load::read_object(&base)?;
-        }
-        Ok(Some(request))
-    }
-
-    /// What all rows start from: what the paper's tables have in common, and the `base` of the file.
-    pub fn layers(&self, file: &Path) -> Layers {
-        let mut layers = Layers::default();
-        if !self.tables.is_empty() {
-            // The paper's ablations have SE blocks without biases.
-            layers.set("model.se.bias", json!(false), "--table");
-        }
-        if !self.base.is_null() {
-            layers.set("", self.base.clone(), &format!("{}: `base`", file.display()));
-        }
-        layers
-    }
-
     /// The rows, from the network and recipe of `base`.
     ///
     /// # Errors
@@ -356,45 +67,7 @@ impl Request {
         }
         builder.finish()
     }
-
-    fn tables(&self) -> Result<Vec<paper::PaperTable>> {
-        let find = |number: &u32| {
-            paper::TABLES.into_iter().find(|table| table.number == *number).ok_or_else(|| {
-                let possible = paper::TABLES.map(|table| table.number.to_string()).join(", ");
-                let message = format!("the paper's Table {number} is no ablation");
-                usage(message).hint(format!("`--table` takes {possible} or `all`")).into()
-            })
-        };
-        self.tables.iter().map(find).collect()
-    }
-
-    fn seeds(&self, first: u64) -> Result<Vec<u64>> {
-        let seeds = match &self.seeds {
-            None => vec![first],
-            Some(Seeds::Count(count)) if *count <= MAX_SEEDS => (0..*count).map(|i| first + i).collect(),
-            Some(Seeds::Count(count)) => {
-                return Err(
-                    usage(format!("`--seeds` is {count}, but at most {MAX_SEEDS} are possible")).into()
-                );
-            }
-            Some(Seeds::List(list)) => list.clone(),
-        };
-        if seeds.is_empty() {
-            return Err(usage("`--seeds` is 0, but one seed is the least")
-                .hint("3 give a first idea of the spread")
-                .into());
-        }
-        for (at, seed) in seeds.iter().enumerate() {
-            if seeds[..at].contains(seed) {
-                return Err(usage(format!("`seeds` holds {seed} twice")).into());
-            }
-        }
-        Ok(seeds)
-    }
 }
-
-/// Most seeds of a comparison.
-const MAX_SEEDS: u64 = 1000;
 
 /// A sweep in the making.
 struct Builder {
@@ -596,6 +269,7 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request::Seeds;
     use super::*;
 
     fn request(axes: &Value) -> Request {

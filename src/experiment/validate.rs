@@ -5,7 +5,8 @@
 
 use super::Experiment;
 use super::load;
-use super::sweep::{Request, Sweep};
+use super::request::Request;
+use super::sweep::Sweep;
 use crate::error::{self, Result, usage};
 use crate::files;
 use crate::run::{LabDir, RunDir};
