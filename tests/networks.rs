@@ -7,9 +7,8 @@ use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
 use senet::net::{Conv, add, identity, seq};
 use senet::torch_ext::excite::excite_add_relu;
-use senet::torch_ext::grouped;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
-use senet::torch_ext::winograd;
+use senet::torch_ext::{grouped, has_own_convolutions, winograd};
 use tch::{Device, Kind, Tensor, no_grad};
 
 #[test]
@@ -263,46 +262,55 @@ fn centred(name: &str, shape: &[i64]) -> Tensor {
     if shape.len() == 4 { channels_last(&uniform).unwrap() } else { uniform }
 }
 
-/// Whether this processor has what our own convolutions want.
-fn has_wide_vectors() -> bool {
-    matches!(senet::torch_ext::cpu_capability().as_str(), "AVX2" | "AVX512")
-}
+/// A convolution of ours: of x, weights and bias, with gradients.
+type Convolve<'a> = &'a dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor;
 
-/// Compares `convolve` of x, weights and bias with libtorch's convolution in float64: values and gradients. Then the
-/// same of `planned` of x, weights, bias and another map, or none, for inference.
-fn is_the_direct_convolution(
-    conv: &Conv,
-    [n, height, width]: [i64; 3],
-    convolve: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor,
-    planned: impl Fn(&Tensor, &Tensor, &Tensor, &Tensor) -> Tensor,
-    other_is_added: bool,
-) {
+/// Compares `convolve` with libtorch's convolution in float64: values and gradients, of all inputs together and of each
+/// alone, with a bias and without, and of a plain sum, whose gradient is one number for all outputs.
+fn has_the_direct_ones_gradients(conv: &Conv, [n, height, width]: [i64; 3], convolve: Convolve<'_>) {
     let Conv { c_in, c_out, groups, stride, .. } = *conv;
-    let x = centred("x", &[n, c_in, height, width]).set_requires_grad(true);
+    // A part of a batch, which begins in the middle of its memory.
+    let batch = centred("x", &[n + 1, c_in, height, width]);
+    let x = batch.narrow(0, 1, n).set_requires_grad(true);
     let weight = centred("weight", &[c_out, c_in / groups, 3, 3]).set_requires_grad(true);
     let bias = centred("bias", &[c_out]).set_requires_grad(true);
     let exactly = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double).set_requires_grad(true);
     let (exact_x, exact_weight, exact_bias) = (exactly(&x), exactly(&weight), exactly(&bias));
-    let fast = convolve(&x, &weight, &bias);
-    let exact = exact_x.conv2d(&exact_weight, Some(&exact_bias), [stride, stride], [1, 1], [1, 1], groups);
-
     let same = |what: &str, found: &Tensor, expected: &Tensor| {
         let error = relative_error(&doubles(found), &doubles(expected));
         assert!(error < 5e-6, "{what} of {n} {conv:?} {height} {width}: {error:.1e}");
     };
-    same("output", &fast, &exact);
-    let grad = centred("grad", &fast.size());
-    let gradients = |y: &Tensor, inputs: [&Tensor; 3]| {
-        Tensor::run_backward(&[(y * &grad).sum(y.kind())], &inputs, false, false)
-    };
-    let found = gradients(&fast, [&x, &weight, &bias]);
-    let expected = gradients(&exact, [&exact_x, &exact_weight, &exact_bias]);
-    for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        same(["gradient of x", "gradient of the weights", "gradient of the bias"][at], found, expected);
+    for with_bias in [true, false] {
+        let bias_of = |bias| with_bias.then_some(bias);
+        let fast = convolve(&x, &weight, bias_of(&bias));
+        let (strides, border) = ([stride, stride], [1, 1]);
+        let exact = exact_x.conv2d(&exact_weight, bias_of(&exact_bias), strides, border, [1, 1], groups);
+        same("output", &fast, &exact);
+        let grad = centred("grad", &fast.size());
+        let inputs =
+            [("x", &x, &exact_x), ("the weights", &weight, &exact_weight), ("the bias", &bias, &exact_bias)];
+        let inputs = &inputs[..if with_bias { 3 } else { 2 }];
+        for part in [inputs, &inputs[..1], &inputs[1..2]] {
+            for weighted in [true, false] {
+                let loss = |y: &Tensor| if weighted { (y * &grad).sum(y.kind()) } else { y.sum(y.kind()) };
+                let gradients = |y: &Tensor, inputs: Vec<&Tensor>| {
+                    Tensor::f_run_backward(&[loss(y)], &inputs, true, false).unwrap()
+                };
+                let found = gradients(&fast, part.iter().map(|input| input.1).collect());
+                let expected = gradients(&exact, part.iter().map(|input| input.2).collect());
+                for ((name, ..), (found, expected)) in part.iter().zip(found.iter().zip(&expected)) {
+                    same(&format!("gradient of {name}"), found, expected);
+                }
+            }
+        }
     }
-    let other = centred("other", &fast.size());
-    let expected = if other_is_added { &exact + &other } else { exact.shallow_clone() };
-    same("output for inference", &no_grad(|| planned(&x, &weight, &bias, &other)), &expected.relu());
+}
+
+/// What of an inference plan a convolution has done: a sum with another map, a ReLU.
+fn expected_of_plan(conv: &Conv, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+    let exactly = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+    let strides = [conv.stride, conv.stride];
+    exactly(x).conv2d(&exactly(weight), Some(exactly(bias)), strides, [1, 1], [1, 1], conv.groups)
 }
 
 #[test]
@@ -313,6 +321,7 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
     let shapes = [
         (5, square_conv(16, 16, 1), 5, 4),
         (2, square_conv(64, 32, 1), 7, 7),
+        (8, square_conv(32, 16, 1), 2, 4),
         (3, square_conv(96, 64, 2), 9, 6),
         (2, square_conv(256, 512, 16), 6, 14),
         (1, square_conv(48, 96, 1), 13, 6),
@@ -321,28 +330,35 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
         (6, square_conv(144, 176, 1), 56, 57),
     ];
     for (n, conv, height, width) in shapes {
-        let map = channels_last(&Tensor::ones([n, conv.c_in, height, width], (Kind::Float, Device::Cpu)));
-        assert_eq!(winograd::suits(&conv, &map.unwrap()), has_wide_vectors(), "{conv:?}");
-        if !has_wide_vectors() {
+        let Conv { c_in, c_out, groups, .. } = conv;
+        let x = centred("x", &[n, c_in, height, width]);
+        assert_eq!(winograd::suits(&conv, &x), has_own_convolutions(), "{conv:?}");
+        if !has_own_convolutions() {
             return;
         }
-        is_the_direct_convolution(
-            &conv,
-            [n, height, width],
-            |x, weight, bias| winograd::convolve(&conv, x, weight, Some(bias)).unwrap(),
-            |x, weight, bias, other| {
-                let packed = winograd::pack(weight).unwrap();
-                winograd::convolve_packed(&conv, x, &packed, bias, Some(other), true).unwrap()
-            },
-            true,
-        );
+        has_the_direct_ones_gradients(&conv, [n, height, width], &|x, weight, bias| {
+            winograd::convolve(&conv, x, weight, bias).unwrap()
+        });
+        let weight = centred("weight", &[c_out, c_in / groups, 3, 3]);
+        let bias = centred("bias", &[c_out]);
+        let expected = expected_of_plan(&conv, &x, &weight, &bias);
+        // The other map in another layout, as well.
+        let other = centred("other", &[n, c_out, height, width]);
+        let packed = winograd::pack(&weight).unwrap();
+        for (other, relu) in [(None, false), (Some(&other), true), (Some(&other.contiguous()), false)] {
+            let planned = winograd::convolve_packed(&conv, &x, &packed, &bias, other, relu).unwrap();
+            let summed = other.map_or(expected.shallow_clone(), |other| &expected + other);
+            let error =
+                relative_error(&doubles(&planned), &doubles(&if relu { summed.relu() } else { summed }));
+            assert!(error < 5e-6, "{n} {conv:?} {height} {width}, ReLU {relu}: {error:.1e}");
+        }
     }
 }
 
 #[test]
 fn a_convolution_by_groups_has_the_direct_ones_values_and_gradients() {
     // Groups narrower than a vector, as wide and wider; rows of less and of more outputs than are summed at a time, odd
-    // and even, so that strides end at the border and before it; one pixel.
+    // and even, so that strides end at the border and before it; one row; one pixel.
     tch::set_num_threads(2);
     for (n, channels, groups, height, width) in [
         (2, 128, 32, 9, 20),
@@ -351,25 +367,67 @@ fn a_convolution_by_groups_has_the_direct_ones_values_and_gradients() {
         (2, 64, 4, 14, 7),
         (1, 16, 4, 1, 1),
         (1, 32, 4, 2, 3),
+        (1, 32, 8, 1, 21),
     ] {
         for stride in [1, 2] {
             let conv = Conv { stride, ..square_conv(channels, channels, groups) };
-            let map = channels_last(&Tensor::ones([n, channels, height, width], (Kind::Float, Device::Cpu)));
-            assert_eq!(grouped::suits(&conv, &map.unwrap()), has_wide_vectors(), "{conv:?}");
-            if !has_wide_vectors() {
+            let x = centred("x", &[n, channels, height, width]);
+            assert_eq!(grouped::suits(&conv, &x), has_own_convolutions(), "{conv:?}");
+            if !has_own_convolutions() {
                 return;
             }
-            is_the_direct_convolution(
-                &conv,
-                [n, height, width],
-                |x, weight, bias| grouped::convolve(&conv, x, weight, Some(bias)).unwrap(),
-                |x, weight, bias, _| {
-                    grouped::convolve_packed(&conv, x, &grouped::pack(weight).unwrap(), bias, true).unwrap()
-                },
-                false,
-            );
+            has_the_direct_ones_gradients(&conv, [n, height, width], &|x, weight, bias| {
+                grouped::convolve(&conv, x, weight, bias).unwrap()
+            });
+            let weight = centred("weight", &[channels, channels / groups, 3, 3]);
+            let bias = centred("bias", &[channels]);
+            let expected = expected_of_plan(&conv, &x, &weight, &bias);
+            let filters = grouped::pack(&weight).unwrap();
+            for relu in [false, true] {
+                let planned = grouped::convolve_packed(&conv, &x, &filters, &bias, relu).unwrap();
+                let expected = if relu { expected.relu() } else { expected.shallow_clone() };
+                let error = relative_error(&doubles(&planned), &doubles(&expected));
+                assert!(error < 5e-6, "{n} {conv:?} {height} {width}, ReLU {relu}: {error:.1e}");
+            }
         }
     }
+}
+
+/// On a processor with AVX-512 the other half of the kernels would never run.
+#[test]
+fn convolutions_compute_the_same_with_avx2() {
+    if senet::torch_ext::cpu_capability() != "AVX512" {
+        return;
+    }
+    let tests = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["direct_ones_values_and_gradients", "--test-threads", "1"])
+        .env("ATEN_CPU_CAPABILITY", "avx2")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&tests.stdout);
+    assert!(tests.status.success() && text.contains("2 passed"), "{text}");
+}
+
+#[test]
+fn what_does_not_suit_our_convolutions_is_refused() {
+    // The border to C++ believes nobody: each of these would read or write beyond a tensor.
+    let filters = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    assert!(grouped::pack(&filters(&[20, 4, 3, 3])).is_err(), "a part of a vector");
+    assert!(grouped::pack(&filters(&[32, 5, 3, 3])).is_err(), "groups of 5");
+    assert!(grouped::pack(&filters(&[32, 4, 1, 1])).is_err(), "1x1");
+    if !has_own_convolutions() {
+        return;
+    }
+    let x = centred("x", &[4, 32, 9, 9]);
+    let conv = square_conv(32, 32, 8);
+    let packed = grouped::pack(&filters(&[64, 4, 3, 3])).unwrap();
+    assert!(grouped::convolve_packed(&conv, &x, &packed, &filters(&[32]), false).is_err(), "more channels");
+    let packed = grouped::pack(&filters(&[32, 4, 3, 3])).unwrap();
+    assert!(grouped::convolve_packed(&conv, &x, &packed, &filters(&[31]), false).is_err(), "a short bias");
+    assert!(grouped::convolve(&conv, &x.contiguous(), &filters(&[32, 4, 3, 3]), None).is_err(), "a layout");
+    let conv = square_conv(32, 24, 1);
+    assert!(winograd::convolve(&conv, &x, &filters(&[24, 32, 3, 3]), None).is_err(), "a part of a block");
+    assert!(winograd::convolve(&conv, &x, &filters(&[32, 16, 3, 3]), None).is_err(), "fewer channels");
 }
 
 #[test]

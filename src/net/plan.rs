@@ -2,7 +2,7 @@
 //!
 //! Batch normalisation is folded into the convolution before it (y = γ (w·x + b - μ) / √(σ² + ε) + β is a convolution
 //! again), ReLUs and residual sums are done by the convolution that makes their input, and on the CPU the weights
-//! are packed once in oneDNN's layout. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
+//! are packed once, in the layout of the operator that is the fastest. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
 
 use super::Conv;
 use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
@@ -14,7 +14,8 @@ use crate::torch_ext::winograd;
 use std::cell::OnceCell;
 use tch::{TchError, Tensor, no_grad_guard};
 
-/// A network for inference. It keeps its own folded weights: later training steps do not change it.
+/// A network for inference, as its weights are now: after training steps make a new one. Some of its weights are the
+/// network's own, others were folded or packed.
 #[derive(Debug)]
 pub struct InferencePlan<'a> {
     steps: Vec<Step<'a>>,

@@ -46,9 +46,16 @@ inline std::optional<at::Tensor> optional(const at::Tensor *tensor) {
 
 }  // namespace senet
 
+// Whether this compiler can compile one function for several instruction sets, and the kernels of instruction_sets.h.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define SENET_HAS_KERNELS 1
+#else
+#define SENET_HAS_KERNELS 0
+#endif
+
 // Loops over features are bound by memory, but only if they are vectorised: each is compiled for the instruction sets
 // below, and the loader picks the best that the processor has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if SENET_HAS_KERNELS
 #define SENET_VECTORISED __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define SENET_VECTORISED

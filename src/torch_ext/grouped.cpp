@@ -1,6 +1,7 @@
 // Convolutions of 3x3 with a border of 1 and stride 1 or 2 whose groups have few channels, as ResNeXt's: on
-// channels_last maps, in float32, on CPUs with AVX2 or AVX-512. A vector holds the channels of several groups; each
-// input is spread over its group's lanes as it is read. oneDNN takes such groups one by one, and leaves most lanes idle.
+// channels_last maps, in float32, on CPUs with AVX2 or AVX-512. A vector holds the channels of several groups, where it
+// is wider than one; each input is spread over its group's lanes as it is read. oneDNN takes such groups one by one, and
+// leaves most lanes idle.
 
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "border.h"
 #include "rows.h"
@@ -114,8 +116,20 @@ Tensor pack(int64_t channels, int64_t group, Value value) {
   return packed;
 }
 
+// Of what the kernels can compute.
+bool is_possible(int64_t channels, int64_t group) {
+  return kernels() != nullptr && is_kernels_size(group) && channels % kernels()->lanes == 0 && channels % group == 0;
+}
+
+void check_weights(const Tensor &weight) {
+  TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.device().is_cpu() &&
+                  weight.scalar_type() == at::kFloat && is_possible(weight.size(0), weight.size(1)),
+              "not weights of a convolution by groups");
+}
+
 // Of weights [C, group, 3, 3], as they are.
 Tensor pack_forward(const Tensor &weight) {
+  check_weights(weight);
   const auto values = weight.accessor<float, 4>();
   return pack(weight.size(0), weight.size(1), [&](int64_t output, int64_t input, int64_t tap) {
     return values[output][input][tap / 3][tap % 3];
@@ -124,6 +138,7 @@ Tensor pack_forward(const Tensor &weight) {
 
 // The same with inputs and outputs of each group exchanged.
 Tensor pack_backward(const Tensor &weight) {
+  check_weights(weight);
   const auto values = weight.accessor<float, 4>();
   const int64_t group = weight.size(1);
   return pack(weight.size(0), group, [&](int64_t output, int64_t input, int64_t tap) {
@@ -160,8 +175,8 @@ template <typename MapOf>
 void sum_phase(const Phase &phase, const Task &task, MapOf map, int64_t height, int64_t width, const float *filters,
                const float *bias, bool relu, float *y) {
   const Kernels &k = *kernels();
-  const auto places = [&](int64_t size, int64_t first) { return (size - first + phase.out_step - 1) / phase.out_step; };
-  const int64_t rows = places(height, phase.first_row), columns = places(width, phase.first_column);
+  const auto count = [&](int64_t size, int64_t first) { return (size - first + phase.out_step - 1) / phase.out_step; };
+  const int64_t rows = count(height, phase.first_row), columns = count(width, phase.first_column);
   const int64_t filter_size = 9 * task.group * k.lanes, channels = task.channels;
   at::parallel_for(0, task.images * rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -184,8 +199,10 @@ void sum_phase(const Phase &phase, const Task &task, MapOf map, int64_t height, 
 
 // relu?(conv(x) + bias) with packed filters.
 Tensor convolve(const Tensor &x, const Tensor &filters, int64_t stride, const std::optional<Tensor> &bias, bool relu) {
-  TORCH_CHECK(kernels() != nullptr && senet::is_plain_map(x), "not a map for a convolution by groups");
-  TORCH_CHECK(filters.size(0) * filters.size(3) == x.size(1) && is_kernels_size(filters.size(2)), "filters that do not fit the map");
+  TORCH_CHECK(senet::is_plain_map(x) && (stride == 1 || stride == 2), "not a map for a convolution by groups");
+  TORCH_CHECK(filters.dim() == 4 && filters.size(0) * filters.size(3) == x.size(1) && filters.size(1) == 9 &&
+                  is_possible(x.size(1), filters.size(2)) && filters.is_contiguous(),
+              "filters that do not fit the map");
   TORCH_CHECK(!bias || (bias->is_contiguous() && bias->numel() == x.size(1)), "a bias that does not fit the map");
   const Task task(x, filters.size(2), stride);
   const int64_t height = task.out_height(), width = task.out_width();
@@ -269,10 +286,9 @@ extern "C" {
 
 // Whether senet_grouped takes a convolution of 3x3 and border 1 of `x` to as many channels.
 int senet_grouped_suits(const Tensor *x, int64_t groups, int64_t stride) {
-  if (kernels() == nullptr || !senet::is_plain_map(*x) || at::autocast::is_autocast_enabled(at::kCPU)) return 0;
-  const int64_t channels = x->size(1);
-  const bool vectors = channels % kernels()->lanes == 0 && channels % groups == 0;
-  return vectors && groups > 1 && is_kernels_size(channels / groups) && (stride == 1 || stride == 2) ? 1 : 0;
+  if (!senet::is_plain_map(*x) || at::autocast::is_autocast_enabled(at::kCPU)) return 0;
+  if (groups < 2 || x->size(1) % groups != 0 || (stride != 1 && stride != 2)) return 0;
+  return is_possible(x->size(1), x->size(1) / groups) ? 1 : 0;
 }
 
 // conv(x) + bias with weights [C, C / groups, 3, 3], with gradients where they are recorded. `bias` may be null.
@@ -283,17 +299,17 @@ int senet_grouped(const Tensor *x, const Tensor *weight, const Tensor *bias, int
   });
 }
 
-// Weights for senet_packed_grouped.
+// Filters for senet_packed_grouped, from weights.
 int senet_pack_grouped(const Tensor *weight, Tensor **out) {
   return senet::guarded([&] { senet::hand_over(pack_forward(*weight), out); });
 }
 
 // relu?(conv(x) + bias) without gradients.
-int senet_packed_grouped(const Tensor *x, const Tensor *weight, const Tensor *bias, int64_t stride, int relu,
+int senet_packed_grouped(const Tensor *x, const Tensor *filters, const Tensor *bias, int64_t stride, int relu,
                          Tensor **out) {
   return senet::guarded([&] {
     const senet::Recorded recorded("senet::Grouped");
-    senet::hand_over(convolve(*x, *weight, stride, *bias, relu != 0), out);
+    senet::hand_over(convolve(*x, *filters, stride, *bias, relu != 0), out);
   });
 }
 

@@ -1,27 +1,28 @@
 // The inner loops of grouped.cpp, for vectors of SENET_LANES floats (instruction_sets.h). A vector holds the outputs of
 // several groups of Group channels, or some of one group's.
 
-// Neighbouring outputs of a row that are summed at a time: with four filters, as many sums as registers can hold.
+// Neighbouring outputs of a row that are summed at a time: with four filters and one input, as many sums as AVX2 has
+// registers for.
 constexpr int kOutputsAtATime = 8;
 
-// Channels of a group that are taken at a time.
+// Channels of a group that are taken at a time; written out below.
 constexpr int kInputsAtATime = 4;
 
 typedef int Lanes __attribute__((vector_size(SENET_LANES * sizeof(int))));
 
-// For each lane the place of its group's channel J.
+// For each lane the lane of its group's channel J.
 template <int Group, int J, int... Lane>
-constexpr Lanes places(std::integer_sequence<int, Lane...>) {
+constexpr Lanes lanes_of(std::integer_sequence<int, Lane...>) {
   return Lanes{(Lane / Group * Group + J)...};
 }
 
-// For each lane its group's channel J; `group` points to the first channel of the vector's first group.
+// For each lane its group's channel J; `first` points to the first channel of the vector's first group.
 template <int Group, int J>
-SENET_INLINE auto input(const float *group) {
+SENET_INLINE auto input(const float *first) {
   if constexpr (Group < SENET_LANES) {
-    return __builtin_shuffle(load(group), places<Group, J>(std::make_integer_sequence<int, SENET_LANES>{}));
+    return __builtin_shuffle(load(first), lanes_of<Group, J>(std::make_integer_sequence<int, SENET_LANES>{}));
   } else {
-    return group[J];
+    return first[J];
   }
 }
 
@@ -50,7 +51,7 @@ SENET_INLINE void add_tap(const float *inputs, int64_t step, const float *filter
 template <int Group>
 SENET_INLINE void sum_row_of(const Phase &phase, const Map &x, int64_t row, int64_t count, int64_t channel,
                              const float *filter, const float *bias, bool with_relu, float *y, int64_t y_step) {
-  const int64_t step = phase.in_step * x.channels, group = channel / Group * Group;
+  const int64_t step = phase.in_step * x.channels, first_input = channel / Group * Group;
   const Vector shift = bias == nullptr ? Vector{} : load(bias + channel);
   for (int64_t first = 0; first < count; first += kOutputsAtATime) {
     Vector sums[kOutputsAtATime];
@@ -64,7 +65,7 @@ SENET_INLINE void sum_row_of(const Phase &phase, const Map &x, int64_t row, int6
       // Outputs [begin, end) have their input inside the row.
       const int64_t begin = column < 0 ? (phase.in_step - 1 - column) / phase.in_step : 0;
       const int64_t end = std::min(outputs, (x.width - 1 - column + phase.in_step) / phase.in_step);
-      const float *inputs = x.values + (in_row * x.width + column) * x.channels + group;
+      const float *inputs = x.values + (in_row * x.width + column) * x.channels + first_input;
       const float *at_tap = filter + tap.index * Group * SENET_LANES;
       if (begin == 0 && end == kOutputsAtATime) {
         add_tap<Group, true>(inputs, step, at_tap, begin, end, sums);
@@ -135,7 +136,8 @@ SENET_INLINE void add_filter_gradients_of(const Map &x, int64_t stride, int64_t 
   }
 }
 
-// The same for groups of 4, 8 or 16 channels.
+// The functions above for a size of groups that is known when the program runs: 4, 8 or 16.
+
 void sum_row(int64_t group, const Phase &phase, const Map &x, int64_t row, int64_t count, int64_t channel,
              const float *filter, const float *bias, bool with_relu, float *y, int64_t y_step) {
   switch (group) {

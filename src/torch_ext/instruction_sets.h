@@ -5,7 +5,7 @@
 // To be included inside an anonymous namespace that has a `struct Kernels`, a table which the file fills as `kKernels`.
 // The file may include nothing: what it included would be compiled for that instruction set, too.
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if SENET_HAS_KERNELS
 #define SENET_INLINE inline __attribute__((always_inline))
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn senet_last_error() -> *const c_char;
     fn senet_torch_version() -> *const c_char;
     fn senet_cpu_capability() -> *const c_char;
+    fn senet_has_kernels() -> c_int;
     fn senet_cuda_linked() -> c_int;
     fn senet_library_path() -> *const c_char;
     fn senet_keep_large_blocks() -> c_int;
@@ -73,6 +74,14 @@ pub fn torch_version() -> String {
 pub fn cpu_capability() -> String {
     // SAFETY: no arguments; a static string.
     text(unsafe { senet_cpu_capability() })
+}
+
+/// Whether convolutions of our own ([`winograd`], [`grouped`]) can be used here: the compiler made them, and the processor
+/// (or `ATEN_CPU_CAPABILITY`) has AVX2 or AVX-512.
+pub fn has_own_convolutions() -> bool {
+    // SAFETY: no arguments, no exceptions.
+    let compiled = unsafe { senet_has_kernels() != 0 };
+    compiled && matches!(cpu_capability().as_str(), "AVX2" | "AVX512")
 }
 
 /// Whether libtorch's CUDA half is part of this program (a GPU may still be missing).

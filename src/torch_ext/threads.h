@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <limits>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -20,13 +21,13 @@ inline int64_t most_threads() {
 #endif
 }
 
-// Floats for each thread.
+// Floats for each thread that takes part, of `tasks` tasks at least one.
 struct Scratch {
   at::Tensor values;
   int64_t size;
 
-  explicit Scratch(int64_t size) : size((size + 15) / 16 * 16) {
-    values = at::empty({most_threads(), this->size}, at::kFloat);
+  explicit Scratch(int64_t size, int64_t tasks = std::numeric_limits<int64_t>::max()) : size((size + 15) / 16 * 16) {
+    values = at::empty({std::min(most_threads(), tasks), this->size}, at::kFloat);
   }
 
   float *mine() const { return values.data_ptr<float>() + at::get_thread_num() * size; }

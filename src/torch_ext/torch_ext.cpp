@@ -37,6 +37,8 @@ const char *senet_cpu_capability() {
   return capability.c_str();
 }
 
+int senet_has_kernels() { return SENET_HAS_KERNELS; }
+
 int senet_cuda_linked() { return at::detail::getCUDAHooks().hasCUDA() || at::globalContext().hasCUDA() ? 1 : 0; }
 
 // The file that libtorch was loaded from, or null.

@@ -1,8 +1,7 @@
 // Convolutions of 3x3 with stride 1 and a border of 1, by Winograd's minimal filtering (Lavin and Gray, 2016): a tile
 // of 4x4 outputs is made of 36 products for each pair of channels instead of 144. Tiles and filters become matrices
 // ("points"), a matrix product for each of the 36 points does the work, and its results become tiles again. On
-// channels_last maps, in float32, on CPUs with AVX2 or AVX-512; libtorch, whose oneDNN has no such convolution,
-// takes the others.
+// channels_last maps, in float32, on CPUs with AVX2 or AVX-512. libtorch's oneDNN has no such convolution.
 //
 // The gradients are those of this computation: each transform's transpose in its place, with the same 36 products.
 //
@@ -190,10 +189,10 @@ void gradients_narrow(const Task &t, const float *x, const float *weight, const 
       t.k.filters_to_points(weight + group * out * 9 * in, out, 9 * in, in, 0, in, to);
     });
   }
-  const Scratch sums(dw != nullptr ? t.groups * kPoints * in * out : 0);
+  const Scratch sums(dw != nullptr ? t.groups * kPoints * in * out : 0, t.grid.images);
   sums.clear();
   const int64_t v_stride = point_stride(at_a_time * t.c_in), m_stride = point_stride(at_a_time * t.c_out);
-  const Scratch inputs(kPoints * v_stride), outputs(kPoints * m_stride);
+  const Scratch inputs(kPoints * v_stride, t.grid.images), outputs(kPoints * m_stride, t.grid.images);
   // Tiles of an image overlap in dx: an image is one thread's.
   at::parallel_for(0, t.grid.images, 1, [&](int64_t first, int64_t last) {
     float *v = inputs.mine(), *m = outputs.mine();
@@ -395,6 +394,9 @@ void gradients_wide(const Task &t, const float *x, const float *weight, const fl
   });
 }
 
+// Whether the channels of a group are whole blocks.
+bool are_blocks(int64_t channels, int64_t groups) { return groups > 0 && channels % (groups * kLeastBlock) == 0; }
+
 const float *values(const std::optional<Tensor> &tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<float>() : nullptr;
 }
@@ -402,9 +404,12 @@ const float *values(const std::optional<Tensor> &tensor) {
 // relu?(conv(x) + bias + other) with weights [3, 3, C_in / groups, C_out].
 Tensor convolve(const Tensor &x, const Tensor &weight, int64_t groups, const std::optional<Tensor> &bias,
                 const std::optional<Tensor> &other, bool relu) {
-  const int64_t c_out = weight.size(3);
   TORCH_CHECK(kernels() != nullptr && senet::is_plain_map(x), "not a map for Winograd's convolution");
-  TORCH_CHECK(weight.is_contiguous() && weight.size(2) * groups == x.size(1), "weights that do not fit the map");
+  TORCH_CHECK(weight.dim() == 4 && weight.size(0) == 3 && weight.size(1) == 3 && weight.is_contiguous() &&
+                  weight.scalar_type() == at::kFloat && weight.size(2) * groups == x.size(1) &&
+                  are_blocks(x.size(1), groups) && are_blocks(weight.size(3), groups),
+              "weights that do not fit the map");
+  const int64_t c_out = weight.size(3);
   TORCH_CHECK(!bias || (bias->is_contiguous() && bias->numel() == c_out), "a bias that does not fit the weights");
   TORCH_CHECK(!other || (other->size(1) == c_out && other->numel() / c_out == x.numel() / x.size(1)),
               "maps of different sizes cannot be added");
@@ -456,11 +461,11 @@ extern "C" {
 // Whether senet_winograd takes a convolution of 3x3, stride 1 and border 1 of `x` to `c_out` channels, and gains by it.
 int senet_winograd_suits(const Tensor *x, int64_t c_out, int64_t groups) {
   if (kernels() == nullptr || !senet::is_plain_map(*x) || at::autocast::is_autocast_enabled(at::kCPU)) return 0;
+  if (!are_blocks(x->size(1), groups) || !are_blocks(c_out, groups)) return 0;
   const Task task{*kernels(), Grid(*x), x->size(1), c_out, groups};
   const int64_t tiles = task.grid.images * task.grid.per_image();
-  const bool blocks = task.c_in % (groups * kLeastBlock) == 0 && c_out % (groups * kLeastBlock) == 0;
   const bool full = 2 * task.grid.height * task.grid.width >= kOutputs * task.grid.per_image();
-  return blocks && full && tiles >= kFewestTiles && (groups == 1 || is_narrow(task)) ? 1 : 0;
+  return full && tiles >= kFewestTiles && (groups == 1 || is_narrow(task)) ? 1 : 0;
 }
 
 // conv(x) + bias with weights [C_out, C_in / groups, 3, 3], with gradients where they are recorded. `bias` may be null.

@@ -28,7 +28,8 @@ unsafe extern "C" {
 }
 
 /// Whether `conv` of `x` can be computed so here, and is faster: 3×3 with stride 1 and border 1 of a channels_last map
-/// in float32 on a CPU with AVX2 or AVX-512, both numbers of channels of a group multiples of 16, and no autocast.
+/// in float32 on a CPU with AVX2 or AVX-512, both numbers of channels of a group multiples of 16 (of several groups, at
+/// most 128), maps that fill at least half of their tiles of 4×4 outputs, eight such tiles or more, and no autocast.
 pub fn suits(conv: &Conv, x: &Tensor) -> bool {
     let Conv { kernel, stride, padding, groups, c_in, c_out, .. } = *conv;
     kernel == [3, 3] && stride == 1 && padding == [1, 1] && x.size().get(1) == Some(&c_in)
