@@ -35,8 +35,23 @@ pub fn settle_waiting() {
 /// container that may use two of a hundred by its quota (cgroup) would have a hundred threads waiting for each other.
 /// `OMP_NUM_THREADS` stays as it is said.
 pub fn settle_threads() {
-    let allowed = thread::available_parallelism().map_or(1, usize::from) as i32;
+    let allowed = allowed_cores() as i32;
     if env::var_os("OMP_NUM_THREADS").is_none() && tch::get_num_threads() > allowed {
         tch::set_num_threads(allowed);
     }
+}
+
+/// How many cores this process may keep busy, by its affinity and by its quota.
+pub fn allowed_cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The cores that this process may run on, by number.
+pub fn cores() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    if let Ok(set) = rustix::thread::sched_getaffinity(None) {
+        return (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    }
+    // A machine with more cores than a set holds, or a system without sets.
+    (0..allowed_cores()).collect()
 }

@@ -284,11 +284,24 @@ impl Drop for Started {
 
 /// Starts `ranks` of a job of `world_size` processes that meet at `port`, where rank 0 keeps the store.
 fn start(role_name: &str, ranks: &[usize], world_size: usize, port: u16, folder: &Path) -> Started {
+    start_with(role_name, ranks, world_size, port, folder, &[])
+}
+
+/// The same with further variables.
+fn start_with(
+    role_name: &str,
+    ranks: &[usize],
+    world_size: usize,
+    port: u16,
+    folder: &Path,
+    variables: &[(&str, &str)],
+) -> Started {
     let start = |rank: &usize| {
         let mut command = role(role_name, folder);
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", world_size.to_string());
         command.env("LOCAL_RANK", rank.to_string()).env("MASTER_ADDR", "127.0.0.1");
         command.env("MASTER_PORT", port.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(variables.iter().copied());
         Some(command.spawn().unwrap())
     };
     Started(ranks.iter().map(start).collect())
@@ -314,6 +327,9 @@ impl Started {
     }
 }
 
+/// What torchrun sets where it keeps the store.
+const LAUNCHERS_STORE: [(&str, &str); 1] = [("TORCHELASTIC_USE_AGENT_STORE", "True")];
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -324,6 +340,37 @@ fn play_all(role: &str, world_size: usize) -> Vec<(i32, String)> {
 }
 
 // ---- the tests -------------------------------------------------------------------------------------------------------
+
+/// torchrun's store lives on when the job is started anew, on each machine with a count of restarts of its own.
+#[test]
+fn ranks_meet_again_in_a_launchers_store() {
+    let time = Duration::from_secs(10);
+    let store = Store::open("127.0.0.1", 0, Keeper::Us, time, "").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for attempt in 0..3 {
+        // The last in another number, as elastic jobs come.
+        let world_size = if attempt == 2 { 2 } else { 3 };
+        let counts = [["0", "0", "0"], ["1", "0", "0"], ["1", "1", "0"]][attempt];
+        let mut started = Started(Vec::new());
+        for rank in (0..world_size).rev() {
+            let variables =
+                [LAUNCHERS_STORE.as_slice(), &[("TORCHELASTIC_RESTART_COUNT", counts[rank])]].concat();
+            let mut one =
+                start_with("operations", &[rank], world_size, store.port(), folder.path(), &variables);
+            started.0.append(&mut one.0);
+        }
+        for (code, said) in started.end() {
+            assert_eq!(code, 0, "attempt {attempt}: {said}");
+        }
+    }
+    // One that is by itself: who is missing is said all the same.
+    for alone in [0, 1] {
+        let ended =
+            start_with("operations", &[alone], 2, store.port(), folder.path(), &LAUNCHERS_STORE).end();
+        let absent = format!("rank {} of 2 did not come within 4s", 1 - alone);
+        assert!(ended[0].0 == 3 && ended[0].1.contains(&absent), "{ended:?}");
+    }
+}
 
 #[test]
 fn operations_of_two_and_three_ranks_give_all_of_them_the_same() {

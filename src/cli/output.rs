@@ -201,10 +201,7 @@ impl Observer for Console {
                 ));
                 self.last_line = Instant::now();
             }
-            Event::Warning { message } => match &self.bar {
-                Some(bar) => bar.suspend(|| eprintln!("warning: {message}")),
-                None => eprintln!("warning: {message}"),
-            },
+            Event::Warning { message } => self.note(&format!("warning: {message}")),
             Event::Interrupted { .. } | Event::Finished { .. } => {
                 if let Some(bar) = &self.bar {
                     bar.finish_and_clear();

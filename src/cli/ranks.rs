@@ -41,11 +41,12 @@ impl Role {
         let launch = launch::find(&environment)?;
         let is_ours = launch.as_ref().is_some_and(|launch| launch.launcher == Launcher::Senet);
         match (args.nproc, launch) {
-            (Some(_), Some(launch)) if !is_ours => {
+            // A shell in a job step of one task is no launch: `srun --pty bash` leaves it to the user.
+            (Some(_), Some(launch)) if !is_ours && launch.world_size > 1 => {
                 let message = format!("`--nproc` starts processes, but this one is {launch} already");
                 Err(usage(message).hint("leave `--nproc` out under a launcher").into())
             }
-            (Some(processes), None) if processes > 1 => Ok(Self::Starter(processes as usize)),
+            (Some(processes), _) if !is_ours && processes > 1 => Ok(Self::Starter(processes as usize)),
             (_, launch) => {
                 if launch.is_none()
                     && let Some(word) = launch::forgotten_srun(&environment)

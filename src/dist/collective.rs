@@ -8,6 +8,7 @@ use super::launch::{Launch, Meeting};
 use super::watch::{self, Alarm, Limits, StoreKeeper, Stuck, Watch};
 use crate::data::share::Share;
 use crate::error::{Result, TorchContext, failed, usage};
+use crate::process;
 use crate::torch_ext::dist::{Group, Keeper, Membership, Peers, Reducer, ReducerOptions, Store};
 use crate::torch_ext::torch_version;
 use serde::de::DeserializeOwned;
@@ -36,7 +37,7 @@ pub enum Collective {
 pub struct Ranks {
     share: Share,
     /// Ranks on this machine.
-    local_size: usize,
+    cores: usize,
     device: Device,
     // In the order in which they are to be dropped: good-bye is said while the store is there.
     watch: Arc<Watch>,
@@ -57,6 +58,12 @@ struct Card {
     address: IpAddr,
     /// The address of the meeting place as seen from here.
     meeting: IpAddr,
+    /// Whether it computes on a GPU: ranks that do not would wait for the others' NCCL forever.
+    on_gpu: bool,
+    /// The cores that this rank may run on, by number.
+    cores: Vec<usize>,
+    /// How many it may keep busy, by its quota.
+    allowed: usize,
 }
 
 impl Collective {
@@ -95,9 +102,9 @@ impl Collective {
         self.ranks().map_or(Share::ALONE, |ranks| ranks.share)
     }
 
-    /// Number of ranks on this machine, this one included.
-    pub fn local_size(&self) -> usize {
-        self.ranks().map_or(1, |ranks| ranks.local_size)
+    /// How many cores this process may keep busy.
+    pub fn cores(&self) -> usize {
+        self.ranks().map_or_else(process::allowed_cores, |ranks| ranks.cores)
     }
 
     /// Where this rank computes, if it is one of several.
@@ -367,10 +374,21 @@ impl Ranks {
             is_rank_0: !meeting.kept_by_launcher,
         };
         let deadline = Instant::now() + limits.meeting;
-        let store = open_store(rank, meeting, limits.meeting)?;
         let left = || deadline.saturating_duration_since(Instant::now()).max(SLICE);
-        let cards = Card::ours(world_size, meeting)
-            .and_then(|card| roll_call(&store, launch, &card, left(), limits.meeting))
+        // A store of ours lives as long as we; a launcher's sees one attempt at the job after the other.
+        let mut attempt = match meeting.kept_by_launcher {
+            true => Some(Attempt::find(
+                open_store(rank, meeting, PREFIX, left())?,
+                launch,
+                left(),
+                limits.meeting,
+            )?),
+            false => None,
+        };
+        let prefix = format!("{PREFIX}{}/", attempt.as_ref().map_or(0, |attempt| attempt.number));
+        let store = open_store(rank, meeting, &prefix, left())?;
+        let cards = Card::ours(world_size, meeting, device)
+            .and_then(|card| roll_call(&store, launch, &card, attempt.as_mut(), left(), limits.meeting))
             .map_err(|error| call_off(&store, &keeper, rank, error))?;
         let address = if launch.interfaces_named { String::new() } else { gloo_address(&cards, rank) };
         let cuda = match device {
@@ -382,13 +400,13 @@ impl Ranks {
         let group = Group::join(&store, &membership)?;
         let aborter = if cuda.is_some() { Some(group.aborter()?) } else { None };
         // Of its own: a connection serves one question at a time, and some take long.
-        let notes = Store::open(&meeting.host, meeting.port, Keeper::Another, left(), &prefix(meeting))?;
+        let notes = Store::open(&meeting.host, meeting.port, Keeper::Another, left(), &prefix)?;
         let watch =
             Watch::begin(notes, rank, world_size, keeper, limits, Alarm { aborter, stuck: Some(stuck) })?;
         let gathered = AtomicU64::new(0);
-        let local_size = cards.iter().filter(|card| card.machine == cards[rank].machine).count();
+        let cores = cores(&cards, rank);
         let share = Share { rank, world_size };
-        Ok(Self { share, local_size, device, watch: Arc::new(watch), group, store, limits, gathered })
+        Ok(Self { share, cores, device, watch: Arc::new(watch), group, store, limits, gathered })
     }
 
     fn gather(&self, value: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -416,16 +434,59 @@ impl Ranks {
     }
 }
 
-/// Keys begin with this: what an earlier attempt left in a launcher's store is not ours.
-fn prefix(meeting: &Meeting) -> String {
-    format!("senet/{}/", meeting.attempt)
+/// Our keys in a store that may be another's.
+const PREFIX: &str = "senet/";
+
+/// One start of all ranks, among several that a launcher's store has seen: keys of an earlier one are not ours. How often
+/// each machine's launcher has started its ranks does not tell them apart, since one may restart them for its own sake
+/// and the next because it was asked to. So rank 0 counts, and the others ask it.
+struct Attempt {
+    store: Store,
+    number: i64,
+    /// Questions that were answered.
+    answered: i64,
 }
 
-fn open_store(rank: usize, meeting: &Meeting, time: Duration) -> Result<Store> {
+impl Attempt {
+    /// Begins one, as rank 0; as another, waits for rank 0's answer.
+    fn find(store: Store, launch: &Launch, time: Duration, limit: Duration) -> Result<Self> {
+        if launch.rank == 0 {
+            let number = store.add("attempts", 1)?;
+            return Ok(Self { store, number, answered: 0 });
+        }
+        let answer = [Self::answer_to(store.add("questions", 1)?)];
+        let deadline = Instant::now() + time;
+        while !store.wait(&answer, SLICE)? {
+            if Instant::now() >= deadline {
+                return Err(not_there(&[0], launch.world_size, limit));
+            }
+        }
+        let number = String::from_utf8_lossy(&store.get(&answer)?[0]).parse();
+        let number =
+            number.map_err(|_| failed("the launcher's store holds something else than an answer"))?;
+        Ok(Self { store, number, answered: 0 })
+    }
+
+    /// Tells those who have asked. To answer a question of an earlier attempt does no harm: who asked it is gone.
+    fn answer(&mut self) -> Result<()> {
+        let asked = self.store.add("questions", 0)?;
+        while self.answered < asked {
+            self.answered += 1;
+            self.store.set(&Self::answer_to(self.answered), self.number.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn answer_to(question: i64) -> String {
+        format!("answer/{question}")
+    }
+}
+
+fn open_store(rank: usize, meeting: &Meeting, prefix: &str, time: Duration) -> Result<Store> {
     let ours = rank == 0 && !meeting.kept_by_launcher;
     let keeper = if ours { Keeper::Us } else { Keeper::Another };
     let Meeting { host, port, .. } = meeting;
-    Store::open(host, *port, keeper, time, &prefix(meeting)).map_err(|error| {
+    Store::open(host, *port, keeper, time, prefix).map_err(|error| {
         let reason = format!("{error:#}");
         let problem = if ours && reason.contains("EADDRINUSE") {
             failed(format!("port {port} is in use on this machine, where rank 0 was to meet the others"))
@@ -444,7 +505,7 @@ fn open_store(rank: usize, meeting: &Meeting, time: Duration) -> Result<Store> {
 }
 
 impl Card {
-    fn ours(world_size: usize, meeting: &Meeting) -> Result<Self> {
+    fn ours(world_size: usize, meeting: &Meeting, device: Device) -> Result<Self> {
         let place = (meeting.host.as_str(), meeting.port);
         let unreachable = |reason: std::io::Error| {
             failed(format!("no way leads to {}:{}: {reason}", meeting.host, meeting.port))
@@ -464,15 +525,19 @@ impl Card {
             libtorch: torch_version(),
             address: socket.local_addr().map_err(unreachable)?.ip(),
             meeting: place.ip(),
+            on_gpu: device.is_cuda(),
+            cores: process::cores(),
+            allowed: process::allowed_cores(),
         })
     }
 }
 
-/// Waits for all ranks and compares what they say of themselves.
+/// Waits for all ranks and compares what they say of themselves. Rank 0 tells those who come which `attempt` this is.
 fn roll_call(
     store: &Store,
     launch: &Launch,
     card: &Card,
+    mut attempt: Option<&mut Attempt>,
     time: Duration,
     limit: Duration,
 ) -> Result<Vec<Card>> {
@@ -487,7 +552,10 @@ fn roll_call(
     let deadline = Instant::now() + time;
     let mut cards: Vec<Option<Card>> = vec![None; world_size];
     loop {
-        let all = store.wait(&keys, SLICE)?;
+        if let Some(attempt) = attempt.as_mut().filter(|_| rank == 0) {
+            attempt.answer()?;
+        }
+        let all = store.wait(&keys, if attempt.is_some() { SLICE / 10 } else { SLICE })?;
         for (other, key) in keys.iter().enumerate() {
             if cards[other].is_none() && (all || store.has(key)?) {
                 let theirs: Card = serde_json::from_slice(&store.get(std::slice::from_ref(key))?[0])?;
@@ -503,13 +571,29 @@ fn roll_call(
             return Err(failed(String::from_utf8_lossy(&reason).into_owned()).into());
         }
         if Instant::now() >= deadline {
-            let absent = absent(store, &keys)?;
-            let problem = watch::missing(&absent, world_size, limit);
-            return Err(problem
-                .hint("were they started, and have all the same MASTER_ADDR and MASTER_PORT?")
-                .into());
+            return Err(not_there(&absent(store, &keys)?, world_size, limit));
         }
     }
+}
+
+/// Ranks that have not come to the meeting.
+fn not_there(ranks: &[usize], world_size: usize, limit: Duration) -> anyhow::Error {
+    let problem = watch::missing(ranks, world_size, limit);
+    problem.hint("were they started, and have all the same MASTER_ADDR and MASTER_PORT?").into()
+}
+
+/// How many cores of its machine a rank may keep busy: those that it may run on, each shared with the other ranks that
+/// may, if the launcher has not given them cores of their own; at least one.
+fn cores(cards: &[Card], rank: usize) -> usize {
+    let own = &cards[rank];
+    let beside = || cards.iter().filter(|card| card.machine == own.machine);
+    let shares =
+        own.cores.iter().map(|core| 1.0 / beside().filter(|card| card.cores.contains(core)).count() as f64);
+    // Eight eighths can come to a little less than one.
+    let of_own = (shares.sum::<f64>() + 1e-6) as usize;
+    // A quota is of the machine's ranks together.
+    let of_quota = if own.allowed < own.cores.len() { own.allowed / beside().count() } else { usize::MAX };
+    of_own.min(of_quota).max(1)
 }
 
 /// The key of the reason why the meeting is off.
@@ -552,6 +636,17 @@ fn fits(rank: usize, ours: &Card, other: usize, theirs: &Card) -> Result<()> {
         );
         return Err(failed(message).hint("all ranks need the same program").into());
     }
+    if theirs.on_gpu != ours.on_gpu {
+        let place = |on_gpu: bool| if on_gpu { "a GPU" } else { "the CPU" };
+        let message = format!(
+            "rank {rank} computes on {}, and rank {other} on {} on {}",
+            place(ours.on_gpu),
+            theirs.machine,
+            place(theirs.on_gpu)
+        );
+        let hint = "`--device cuda` insists on GPUs, `--device cpu` takes none; `senet doctor` says what a machine has";
+        return Err(failed(message).hint(hint).into());
+    }
     Ok(())
 }
 
@@ -574,7 +669,17 @@ mod tests {
 
     fn card(address: &str, meeting: &str) -> Card {
         let (address, meeting) = (address.parse().unwrap(), meeting.parse().unwrap());
-        Card { world_size: 3, machine: "a".into(), libtorch: "2.13.0".into(), address, meeting }
+        let (machine, libtorch) = ("a".into(), "2.13.0".into());
+        Card {
+            world_size: 3,
+            machine,
+            libtorch,
+            address,
+            meeting,
+            on_gpu: false,
+            cores: vec![0, 1],
+            allowed: 2,
+        }
     }
 
     #[test]
@@ -596,6 +701,35 @@ mod tests {
         assert_eq!(error.to_string(), "rank 0 was told of 3 processes, and rank 1 of 4");
         let older = Card { libtorch: "2.12.0".into(), ..ours.clone() };
         assert!(fits(0, &ours, 1, &older).unwrap_err().to_string().ends_with("on a has 2.12.0"));
+        let gpu = Card { on_gpu: true, ..ours.clone() };
+        let error = fits(0, &ours, 1, &gpu).unwrap_err();
+        assert_eq!(error.to_string(), "rank 0 computes on the CPU, and rank 1 on a on a GPU");
+    }
+
+    #[test]
+    fn ranks_share_the_cores_that_they_may_all_run_on() {
+        let on = |machine: &str, cores: std::ops::Range<usize>, allowed: usize| Card {
+            machine: machine.into(),
+            cores: cores.collect(),
+            allowed,
+            ..card("10.0.0.1", "10.0.0.1")
+        };
+        // Two ranks of one machine share its twelve cores; a third is alone on another.
+        let shared = [on("a", 0..12, 12), on("a", 0..12, 12), on("b", 0..12, 12)];
+        assert_eq!([0, 1, 2].map(|rank| cores(&shared, rank)), [6, 6, 12]);
+        // A launcher has given each cores of its own.
+        let bound = [on("a", 0..6, 6), on("a", 6..12, 6)];
+        assert_eq!([0, 1].map(|rank| cores(&bound, rank)), [6, 6]);
+        // Some of them are another's, too.
+        let lapping = [on("a", 0..6, 6), on("a", 4..12, 8)];
+        assert_eq!([0, 1].map(|rank| cores(&lapping, rank)), [5, 7]);
+        // A container may use four cores of twelve; a core for each is the least.
+        let quota = [on("a", 0..12, 4), on("a", 0..12, 4)];
+        assert_eq!(cores(&quota, 0), 2);
+        let many: Vec<_> = (0..8).map(|_| on("a", 0..2, 2)).collect();
+        assert_eq!(cores(&many, 7), 1);
+        let thirds: Vec<_> = (0..3).map(|_| on("a", 0..3, 3)).collect();
+        assert_eq!(cores(&thirds, 0), 1);
     }
 
     #[test]

@@ -68,8 +68,6 @@ pub struct Meeting {
     pub port: u16,
     /// Whether the launcher keeps the store there; else rank 0 does.
     pub kept_by_launcher: bool,
-    /// How often the launcher has started the job anew: what earlier attempts left in its store is not ours.
-    pub attempt: u64,
 }
 
 /// This process among those of its job.
@@ -149,7 +147,6 @@ fn torchrun(variables: Variables) -> Result<Launch> {
             host,
             port: variables.port(PORT)?,
             kept_by_launcher: variables.get("TORCHELASTIC_USE_AGENT_STORE") == Some("True"),
-            attempt: variables.number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0),
         },
         interfaces_named: false,
     })
@@ -203,7 +200,7 @@ fn mpi_meeting(variables: Variables, on_one_machine: bool, example: &str) -> Res
             }
         },
     };
-    Ok(Meeting { host, port: variables.port(PORT)?, kept_by_launcher: false, attempt: 0 })
+    Ok(Meeting { host, port: variables.port(PORT)?, kept_by_launcher: false })
 }
 
 /// A task of an srun; nothing in a batch script or login shell.
@@ -230,7 +227,7 @@ fn slurm(variables: Variables) -> Result<Option<Launch>> {
         world_size,
         local_rank: variables.number("SLURM_LOCALID")?,
         launcher: Launcher::Slurm,
-        meeting: Meeting { host, port: variables.port(port)?, kept_by_launcher: false, attempt: 0 },
+        meeting: Meeting { host, port: variables.port(port)?, kept_by_launcher: false },
         interfaces_named: false,
     }))
 }
@@ -368,11 +365,10 @@ mod tests {
     fn torchrun_is_recognised_with_its_store() {
         let launch = found(TORCHRUN);
         assert_eq!(launch.to_string(), "rank 3 of 8, local rank 1, from torchrun");
-        let meeting = Meeting { host: "a1".into(), port: 29_400, kept_by_launcher: false, attempt: 0 };
+        let meeting = Meeting { host: "a1".into(), port: 29_400, kept_by_launcher: false };
         assert_eq!(launch.meeting, meeting);
-        let elastic = "TORCHELASTIC_USE_AGENT_STORE=True TORCHELASTIC_RESTART_COUNT=2";
-        let launch = found(&format!("{TORCHRUN} {elastic}"));
-        assert!(launch.meeting.kept_by_launcher && launch.meeting.attempt == 2 && !launch.interfaces_named);
+        let launch = found(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True"));
+        assert!(launch.meeting.kept_by_launcher && !launch.interfaces_named);
         assert!(found(&format!("{TORCHRUN} GLOO_SOCKET_IFNAME=eth0")).interfaces_named);
         assert_eq!(found(&format!("{TORCHRUN} {SPAWNED}=1")).launcher, Launcher::Senet);
     }

@@ -167,7 +167,7 @@ fn start(job: &Job, rank: usize, port: u16) -> Result<Running> {
     let sizes = [("WORLD_SIZE", job.processes), ("LOCAL_WORLD_SIZE", job.processes)];
     command.envs(numbers.into_iter().chain(sizes).map(|(name, value)| (name, value.to_string())));
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-    command.env("TORCHELASTIC_USE_AGENT_STORE", "True").env("TORCHELASTIC_RESTART_COUNT", "0");
+    command.env("TORCHELASTIC_USE_AGENT_STORE", "True");
     command.env(SPAWNED, "1");
     // A group of its own: Ctrl-C would reach the child twice, from the terminal and from us.
     command.stdin(Stdio::piped()).process_group(0);
@@ -207,7 +207,7 @@ fn told(job: &Job, rank: usize, status: ExitStatus) -> Problem {
     problem.hint(format!("all that it said is in {}", log.display()))
 }
 
-/// The last line of a log that says something.
+/// The last error in a log, else its last line that says something: hints stand behind what they are for.
 fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
@@ -215,8 +215,8 @@ fn last_words(log: &Path) -> Option<String> {
     let mut end = Vec::new();
     file.take(LAST_WORDS).read_to_end(&mut end).ok()?;
     let text = String::from_utf8_lossy(&end);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.trim().to_owned())
+    let last = |wanted: fn(&str) -> bool| text.lines().rev().map(str::trim).find(|line| wanted(line));
+    last(|line| line.starts_with("error: ")).or_else(|| last(|line| !line.is_empty())).map(str::to_owned)
 }
 
 /// Has `end` called when the launcher that started this process is gone, however it went. For a process whose launch
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_the_last_line_of_whatever_is_there() {
+    fn last_words_are_the_last_error_or_line_of_whatever_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("rank-1.log");
         assert_eq!(last_words(&log), None);
@@ -254,6 +254,7 @@ mod tests {
             (Vec::new(), None),
             (b"\n \n".to_vec(), None),
             (b"one\n two \n\n".to_vec(), Some("two")),
+            (b"error: no GPU\n\nhint: start fewer\n".to_vec(), Some("error: no GPU")),
             ([b"x".repeat(100_000), b"\nend".to_vec()].concat(), Some("end")),
         ] {
             std::fs::write(&log, text).unwrap();

@@ -2,7 +2,7 @@
 
 use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
-use super::setup::{Setup, fingerprint};
+use super::setup::{Setup, fingerprint, share_threads};
 use super::trained::{Trained, check_size};
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
@@ -213,6 +213,7 @@ pub fn run(
     collective: &Collective,
 ) -> Result<Outcome> {
     let Examined { trained, dataset, classes, experiment, warning } = Examined::open(subject, request)?;
+    share_threads(experiment.threads, collective);
     let net = &trained.net;
     let targets = &classes
         .targets(look.subset, net.device())
@@ -232,7 +233,7 @@ pub fn run(
         normalise: &trained.normalise(),
         views: look.views,
         targets,
-        threads: (experiment.data.thread_count() / collective.local_size()).max(1),
+        threads: experiment.data.threads.unwrap_or_else(|| collective.cores()).max(1),
         collective,
     };
     if collective.world_size() > 1 && !details.are_none() {

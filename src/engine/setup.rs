@@ -38,8 +38,8 @@ pub struct Setup {
     pub device: Device,
     /// What this process has of each batch.
     pub share: Share,
-    /// Processes on this machine, which share its cores.
-    local_size: usize,
+    /// Cores that this process may keep busy.
+    cores: usize,
 }
 
 /// The data that was opened last.
@@ -69,6 +69,23 @@ impl OpenData {
     }
 }
 
+/// Has libtorch use the `threads` that a configuration asks for; without, no more than this rank's part of the cores,
+/// unless `OMP_NUM_THREADS` is set: a launcher, or a user, that has said how many there are to be has thought of the
+/// others.
+pub fn share_threads(threads: Option<usize>, collective: &Collective) {
+    let part = collective.cores() as i32;
+    match threads {
+        Some(threads) => tch::set_num_threads(threads as i32),
+        None if collective.world_size() > 1
+            && std::env::var_os("OMP_NUM_THREADS").is_none()
+            && tch::get_num_threads() > part =>
+        {
+            tch::set_num_threads(part);
+        }
+        None => {}
+    }
+}
+
 impl Setup {
     /// Opens the data, fills in what is `null`, and describes the network for the data's classes.
     ///
@@ -82,15 +99,7 @@ impl Setup {
     fn on(mut experiment: Experiment, open: &mut OpenData, collective: &Collective) -> Result<Self> {
         experiment.check()?;
         let device = collective.device().map_or_else(|| experiment.device(), Ok)?;
-        let local_size = collective.local_size();
-        match experiment.threads {
-            Some(threads) => tch::set_num_threads(threads as i32),
-            // A launcher, or a user, that has said how many threads there are to be has thought of the others.
-            None if local_size > 1 && std::env::var_os("OMP_NUM_THREADS").is_none() => {
-                tch::set_num_threads((tch::get_num_threads() / local_size as i32).max(1));
-            }
-            None => {}
-        }
+        share_threads(experiment.threads, collective);
         let [train, eval] = open.halves(&experiment)?;
         if eval.classes().len() > train.classes().len() {
             let (more, fewer) = (eval.classes().len(), train.classes().len());
@@ -113,7 +122,7 @@ impl Setup {
             cost,
             device,
             share,
-            local_size,
+            cores: collective.cores(),
         };
         collective.agree(&setup.hashes(collective)?)?;
         Ok(setup)
@@ -187,7 +196,7 @@ impl Setup {
     /// Threads that prepare batches here.
     pub fn loader_threads(&self) -> usize {
         let DataSpec { threads, .. } = self.experiment.data;
-        threads.unwrap_or(self.experiment.data.thread_count() / self.local_size).max(1)
+        threads.unwrap_or(self.cores).max(1)
     }
 
     /// Refuses training images that the network has no answer for.

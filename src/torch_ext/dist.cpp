@@ -99,7 +99,9 @@ void join_nccl([[maybe_unused]] c10d::ProcessGroup &group, [[maybe_unused]] cons
 #ifdef USE_C10D_NCCL
   const c10::DeviceGuard guard(device);  // not CUDAGuard, which would have us link libcudart
   auto options = c10d::ProcessGroupNCCL::Options::create();
-  options->timeout = timeout;
+  // NCCL's own watchdog ends the process without a word of whose fault it was. It is for when our own have failed.
+  constexpr std::chrono::minutes kMargin(2);
+  options->timeout = 2 * timeout + kMargin;
   auto keys = c10::make_intrusive<c10d::PrefixStore>("nccl/", store.keys);
   auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(keys, group.getRank(), group.getSize(), options);
   nccl->setSequenceNumberForGroup();
