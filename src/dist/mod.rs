@@ -4,11 +4,13 @@
 //! * [`launch`]: which rank of how many this process is, by the variables of whoever started it; [`hosts`] reads
 //!   SLURM's lists;
 //! * [`spawn`]: starting the processes on this machine ourselves;
+//! * `roll_call`: how they meet, and whether they fit together;
 //! * [`collective`]: operations of all ranks together, and the reduction of gradients;
 //! * [`watch`]: who is to blame when one of them fails.
 
 pub mod collective;
 pub mod hosts;
 pub mod launch;
+mod roll_call;
 pub mod spawn;
 pub mod watch;
