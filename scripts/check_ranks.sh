@@ -5,6 +5,7 @@
 #
 #   1. two processes under torchrun come to what one does, every image counted once;
 #   2. a process is killed, torchrun starts both anew, and the run goes on from its checkpoint;
+#      the same with two torchruns, as on two machines, each of which counts restarts for itself;
 #   3. two network namespaces, each a machine of its own to the other (as root, where the kernel allows them).
 
 set -euo pipefail
@@ -53,25 +54,46 @@ step() { grep -o '"step": [0-9]*' "$work/$1/checkpoints/last/state.json" 2>/dev/
 grep -q 'rank 0 of 2, local rank 0, from torchrun' "$work/torchrun.log" || die "torchrun was not recognised"
 same_counts torchrun
 
-"$torchrun" --no-python --standalone --nproc-per-node 2 --max-restarts 2 \
-    "$senet" train "${common[@]}" --epochs 400 --set checkpoint.every_steps=20 --rank-timeout 20 \
-    --out "$work/restarted" --resume auto >/dev/null 2>"$work/restarted.log" &
-job=$!
-until [ "$(step restarted)" -ge 100 ]; do
-    kill -0 $job 2>/dev/null || die "it ended too early: $(cat "$work/restarted.log")"
-    sleep 0.05
-done
-# The second of the two: the first one's pid is the lower.
-victim=$(pgrep -f -- "--out $work/restarted" | while read -r pid; do
-    grep -zqx 'RANK=1' "/proc/$pid/environ" 2>/dev/null && echo "$pid"
-done | tail -n 1)
-kill -KILL "$victim"
-wait $job || die "torchrun did not bring the job to its end: $(tail -n 20 "$work/restarted.log")"
-starts=$(wc -l <"$work/restarted/provenance.jsonl")
-[ "$starts" -eq 2 ] || die "the run was started $starts times, not twice"
-grep -q '"steps": 2000' "$work/restarted/result.json" || die "the run did not come to its end"
-grep -q 'going on after step' "$work/restarted.log" || die "it did not go on from its checkpoint"
-say "ok: a killed process: $(grep -o 'going on after step.*' "$work/restarted.log"), 2 starts"
+# One torchrun of a job that is started anew when it loses a process: NAME, and how torchrun is to be started.
+restarting() {
+    local name=$1
+    shift
+    "$torchrun" --no-python "$@" --max-restarts 2 \
+        "$senet" train "${common[@]}" --epochs 400 --set checkpoint.every_steps=20 --rank-timeout 20 \
+        --out "$work/$name" --resume auto >/dev/null 2>>"$work/$name.log"
+}
+
+# Kills rank 1 of the job NAME, which the other processes named have under way, and sees it to its end.
+lose_one() {
+    local name=$1 victim starts job
+    shift
+    until [ "$(step "$name")" -ge 100 ]; do
+        kill -0 "$1" 2>/dev/null || die "it ended too early: $(cat "$work/$name.log")"
+        sleep 0.05
+    done
+    # The last of them: torchrun itself is older.
+    victim=$(pgrep -f -- "--out $work/$name" | while read -r pid; do
+        grep -zqx 'RANK=1' "/proc/$pid/environ" 2>/dev/null && echo "$pid"
+    done | tail -n 1)
+    kill -KILL "$victim"
+    for job in "$@"; do
+        wait "$job" || die "torchrun did not bring the job to its end: $(tail -n 20 "$work/$name.log")"
+    done
+    starts=$(wc -l <"$work/$name/provenance.jsonl")
+    [ "$starts" -eq 2 ] || die "the run was started $starts times, not twice"
+    grep -q '"steps": 2000' "$work/$name/result.json" || die "the run did not come to its end"
+    grep -q 'going on after step' "$work/$name.log" || die "it did not go on from its checkpoint"
+    say "ok: a killed process, $name: $(grep -o 'going on after step.*' "$work/$name.log"), 2 starts"
+}
+
+restarting one-torchrun --standalone --nproc-per-node 2 &
+lose_one one-torchrun $!
+
+two=(two-torchruns --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:29512 --rdzv-id two)
+restarting "${two[@]}" &
+first=$!
+restarting "${two[@]}" &
+lose_one two-torchruns $first $!
 
 if ! ip netns add senet-a 2>/dev/null; then
     say "left out: two machines (network namespaces need root, and a kernel that has them)"
