@@ -63,7 +63,7 @@ restarting() {
         --out "$work/$name" --resume auto >/dev/null 2>>"$work/$name.log"
 }
 
-# Kills rank 1 of the job NAME, which the other processes named have under way, and sees it to its end.
+# Kills rank 1 of the job NAME, and sees its torchruns, whose pids are given, to their end.
 lose_one() {
     local name=$1 victim starts job
     shift

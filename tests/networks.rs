@@ -306,8 +306,8 @@ fn has_the_direct_ones_gradients(conv: &Conv, [n, height, width]: [i64; 3], conv
     }
 }
 
-/// What of an inference plan a convolution has done: a sum with another map, a ReLU.
-fn expected_of_plan(conv: &Conv, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+/// The convolution in float64.
+fn exact_convolution(conv: &Conv, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let exactly = |tensor: &Tensor| tensor.to_kind(Kind::Double);
     let strides = [conv.stride, conv.stride];
     exactly(x).conv2d(&exactly(weight), Some(exactly(bias)), strides, [1, 1], [1, 1], conv.groups)
@@ -341,7 +341,7 @@ fn winograds_convolution_has_the_direct_ones_values_and_gradients() {
         });
         let weight = centred("weight", &[c_out, c_in / groups, 3, 3]);
         let bias = centred("bias", &[c_out]);
-        let expected = expected_of_plan(&conv, &x, &weight, &bias);
+        let expected = exact_convolution(&conv, &x, &weight, &bias);
         // The other map in another layout, as well.
         let other = centred("other", &[n, c_out, height, width]);
         let packed = winograd::pack(&weight).unwrap();
@@ -381,7 +381,7 @@ fn a_convolution_by_groups_has_the_direct_ones_values_and_gradients() {
             });
             let weight = centred("weight", &[channels, channels / groups, 3, 3]);
             let bias = centred("bias", &[channels]);
-            let expected = expected_of_plan(&conv, &x, &weight, &bias);
+            let expected = exact_convolution(&conv, &x, &weight, &bias);
             let filters = grouped::pack(&weight).unwrap();
             for relu in [false, true] {
                 let planned = grouped::convolve_packed(&conv, &x, &filters, &bias, relu).unwrap();

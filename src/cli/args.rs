@@ -156,8 +156,8 @@ pub struct RankArgs {
     /// srun and mpirun start them on several machines.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub nproc: Option<u32>,
-    /// Seconds after which a process that does not come, or no longer answers, ends the job; one that hangs itself is
-    /// ended after as many again.
+    /// Seconds after which a process that does not come, or no longer answers, ends the job; one that is stuck is
+    /// itself ended after as many again.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub rank_timeout: u64,
 }

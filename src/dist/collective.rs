@@ -35,7 +35,7 @@ pub enum Collective {
 #[derive(Debug)]
 pub struct Ranks {
     share: Share,
-    /// Ranks on this machine.
+    /// Cores that this rank may keep busy.
     cores: usize,
     device: Device,
     // In the order in which they are to be dropped: good-bye is said while the store is there.
@@ -365,7 +365,7 @@ impl Ranks {
         let group = Group::join(&met.store, &membership)?;
         let aborter = if cuda.is_some() { Some(group.aborter()?) } else { None };
         // Of its own: a connection serves one question at a time, and some take long.
-        let notes = met.connect_again(limits.meeting)?;
+        let notes = met.connect_again()?;
         let watch =
             Watch::begin(notes, rank, world_size, keeper, limits, Alarm { aborter, stuck: Some(stuck) })?;
         let gathered = AtomicU64::new(0);

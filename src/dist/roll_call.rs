@@ -18,6 +18,8 @@ pub(super) struct Met {
     pub(super) store: Store,
     prefix: String,
     meeting: Meeting,
+    /// When they had to have met.
+    deadline: Instant,
     /// What each rank has said of itself.
     cards: Vec<Card>,
 }
@@ -47,25 +49,32 @@ struct Card {
 pub(super) fn meet(launch: &Launch, device: Device, keeper: &StoreKeeper, time: Duration) -> Result<Met> {
     let &Launch { rank, world_size, ref meeting, .. } = launch;
     let deadline = Instant::now() + time;
-    let left = || deadline.saturating_duration_since(Instant::now()).max(SLICE);
+    let left = || left_until(deadline);
     // A store of ours lives as long as we; a launcher's sees one attempt at the job after the other.
     let mut attempt = match meeting.kept_by_launcher {
-        true => Some(Attempt::find(open_store(rank, meeting, PREFIX, left())?, launch, left(), time)?),
+        true => Some(Attempt::find(open_store(rank, meeting, PREFIX, left(), time)?, launch, left(), time)?),
         false => None,
     };
     let prefix = format!("{PREFIX}{}/", attempt.as_ref().map_or(0, |attempt| attempt.number));
-    let store = open_store(rank, meeting, &prefix, left())?;
+    let store = open_store(rank, meeting, &prefix, left(), time)?;
     let cards = Card::ours(world_size, meeting, device)
-        .and_then(|card| roll_call(&store, launch, &card, attempt.as_mut(), left(), time))
+        .and_then(|card| {
+            roll_call(&store, launch, &card, attempt.as_mut().filter(|_| rank == 0), left(), time)
+        })
         .map_err(|error| call_off(&store, keeper, rank, error))?;
-    Ok(Met { store, prefix, meeting: meeting.clone(), cards })
+    Ok(Met { store, prefix, meeting: meeting.clone(), deadline, cards })
+}
+
+/// The time until then, and enough for a look.
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(SLICE)
 }
 
 impl Met {
     /// Another connection to the same keys: one serves one question at a time.
-    pub(super) fn connect_again(&self, time: Duration) -> Result<Store> {
+    pub(super) fn connect_again(&self) -> Result<Store> {
         let Meeting { host, port, .. } = &self.meeting;
-        Store::open(host, *port, Keeper::Another, time, &self.prefix)
+        Store::open(host, *port, Keeper::Another, left_until(self.deadline), &self.prefix)
     }
 
     /// Where gloo listens for the other ranks.
@@ -127,7 +136,14 @@ impl Attempt {
     }
 }
 
-fn open_store(rank: usize, meeting: &Meeting, prefix: &str, time: Duration) -> Result<Store> {
+/// Connects within `time`, what is left of the `limit` that a message names.
+fn open_store(
+    rank: usize,
+    meeting: &Meeting,
+    prefix: &str,
+    time: Duration,
+    limit: Duration,
+) -> Result<Store> {
     let ours = rank == 0 && !meeting.kept_by_launcher;
     let keeper = if ours { Keeper::Us } else { Keeper::Another };
     let Meeting { host, port, .. } = meeting;
@@ -141,7 +157,7 @@ fn open_store(rank: usize, meeting: &Meeting, prefix: &str, time: Duration) -> R
                 .hint("MASTER_ADDR has to name the machine of rank 0")
         } else {
             let who = if meeting.kept_by_launcher { "the launcher" } else { "rank 0" };
-            let time = humantime::format_duration(time);
+            let time = humantime::format_duration(limit);
             failed(format!("rank {rank} found nobody at {host}:{port} within {time}, where {who} should be"))
                 .hint(format!("is {who} running, and is {host} the right machine? libtorch says: {reason}"))
         };
@@ -177,7 +193,8 @@ impl Card {
     }
 }
 
-/// Waits for all ranks and compares what they say of themselves. Rank 0 tells those who come which `attempt` this is.
+/// Waits for all ranks and compares what they say of themselves. With an `attempt`, tells those who ask
+/// which it is.
 fn roll_call(
     store: &Store,
     launch: &Launch,
@@ -197,10 +214,14 @@ fn roll_call(
     let deadline = Instant::now() + time;
     let mut cards: Vec<Option<Card>> = vec![None; world_size];
     loop {
-        if let Some(attempt) = attempt.as_mut().filter(|_| rank == 0) {
-            attempt.answer()?;
-        }
-        let all = store.wait(&keys, if attempt.is_some() { SLICE / 10 } else { SLICE })?;
+        let slice = match &mut attempt {
+            Some(attempt) => {
+                attempt.answer()?;
+                SLICE / 10
+            }
+            None => SLICE,
+        };
+        let all = store.wait(&keys, slice)?;
         for (other, key) in keys.iter().enumerate() {
             if cards[other].is_none() && (all || store.has(key)?) {
                 let theirs: Card = serde_json::from_slice(&store.get(std::slice::from_ref(key))?[0])?;

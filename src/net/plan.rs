@@ -2,7 +2,8 @@
 //!
 //! Batch normalisation is folded into the convolution before it (y = γ (w·x + b - μ) / √(σ² + ε) + β is a convolution
 //! again), ReLUs and residual sums are done by the convolution that makes their input, and on the CPU the weights
-//! are packed once, in the layout of the operator that is the fastest. Computes what [`Net::forward`] computes in `Eval` mode, up to rounding.
+//! are packed once, in the layout of the operator that is the fastest. Computes what [`Net::forward`] computes in `Eval`
+//! mode, up to rounding.
 
 use super::Conv;
 use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
