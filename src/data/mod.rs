@@ -383,8 +383,7 @@ impl DataSpec {
 
     /// Threads that prepare batches.
     pub fn thread_count(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.threads.unwrap_or(cores).max(1)
+        self.threads.unwrap_or_else(crate::process::allowed_cores).max(1)
     }
 }
 

@@ -133,10 +133,8 @@ impl Setup {
         if collective.world_size() == 1 {
             return Ok(BTreeMap::new());
         }
-        let kind = if self.device.is_cuda() { "cuda" } else { "cpu" };
         Ok(BTreeMap::from([
             ("configuration".to_string(), recipe_hash(&self.experiment)?),
-            ("kind of device".to_string(), kind.to_string()),
             ("program".to_string(), format!("{} {}", env!("CARGO_PKG_VERSION"), env!("SENET_GIT_REVISION"))),
             ("training data".to_string(), fingerprint(self.train.as_ref())),
             ("evaluation data".to_string(), fingerprint(self.eval.as_ref())),
