@@ -148,13 +148,14 @@ impl Space {
     }
 
     /// Value `bin` of evenly spaced ones from `first` to `last`, in single precision and from the nearer end, as
-    /// torch.linspace has it.
+    /// torch.linspace has it: with products that are not rounded before they are subtracted. That is what it computes on
+    /// any processor with fused multiply-add, and it shows: the middle of 0 to 32 is 15.999999, a shift by 15 pixels.
     fn spaced(&self, first: f64, last: f64, bin: u8) -> f64 {
         let (first, last) = (first as f32, last as f32);
         let step = (last - first) / f32::from(self.bins - 1);
         f64::from(match bin < self.bins / 2 {
-            true => first + step * f32::from(bin),
-            false => last - step * f32::from(self.bins - 1 - bin),
+            true => step.mul_add(f32::from(bin), first),
+            false => (-step).mul_add(f32::from(self.bins - 1 - bin), last),
         })
     }
 
