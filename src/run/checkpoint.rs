@@ -285,8 +285,11 @@ fn replace(Place { dir, earlier }: &Place, files: &[(&str, Vec<u8>)]) -> Result<
     let partial = sibling(dir, "partial");
     remove(&partial)?;
     files::create_dir(&partial)?;
-    for (name, bytes) in files {
-        files::write_atomic(&partial.join(name), bytes)?;
+    let mut write = files.iter().map(|(name, bytes)| files::write_atomic(&partial.join(name), bytes));
+    if let Err(error) = write.try_for_each(|written| written) {
+        // On a full disk, what is there of it would be in the way of everything else.
+        let _ = remove(&partial);
+        return Err(error);
     }
 
     let swap = || -> std::io::Result<()> {

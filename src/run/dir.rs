@@ -74,10 +74,7 @@ impl RunDir {
         if self.path.exists() {
             return fill(&self.path);
         }
-        let name = self.path.file_name().context("`--out` names no folder")?.to_string_lossy();
-        let partial = self.path.with_file_name(format!(".{name}.partial-{}", std::process::id()));
-        fill(&partial).and_then(|()| Ok(fs::rename(&partial, &self.path)?)).map_err(|error| {
-            let _ = fs::remove_dir_all(&partial);
+        files::create_dir_filled(&self.path, fill).map_err(|error| {
             // Not of the partial folder, which nobody has asked for.
             failed(format!("cannot create the folder {}: {}", self.path.display(), error.root_cause())).into()
         })

@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use tempfile::TempPath;
 
 /// The list of what was packed.
 pub const MANIFEST: &str = "manifest.json";
@@ -388,9 +389,10 @@ fn write_shard(
     tell: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Shard>> {
     let path = folder.join(&name);
-    let partial = folder.join(format!(".{name}.partial"));
-    let unwritable = || format!("cannot write {}", path.display());
-    let file = File::create(&partial).with_context(unwritable)?;
+    let unwritable = |error| files::unwritable(&path, error);
+    // Removed where anything fails.
+    let partial = TempPath::try_from_path(folder.join(format!(".{name}.partial"))).map_err(unwritable)?;
+    let file = File::create(&partial).map_err(unwritable)?;
     let mut output =
         Hashed { output: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new(), bytes: 0 };
     let mut samples = 0;
@@ -404,8 +406,6 @@ fn write_shard(
                 ready.push_back((format!("{index:08}.{extension}"), bytes));
             }
             if tell(samples).is_break() {
-                drop(output);
-                let _ = fs::remove_file(&partial);
                 return Ok(None);
             }
         }
@@ -416,16 +416,16 @@ fn write_shard(
             break;
         }
         let key = member.split_once('.').map_or(member.as_str(), |(key, _)| key);
-        write_member(&mut output, member, bytes).with_context(unwritable)?;
-        write_member(&mut output, &format!("{key}.cls"), label.as_bytes()).with_context(unwritable)?;
+        write_member(&mut output, member, bytes).map_err(unwritable)?;
+        write_member(&mut output, &format!("{key}.cls"), label.as_bytes()).map_err(unwritable)?;
         ready.pop_front();
         samples += 1;
     }
-    write_end(&mut output).with_context(unwritable)?;
+    write_end(&mut output).map_err(unwritable)?;
     let Hashed { output, hash, bytes } = output;
-    let file = output.into_inner().map_err(io::IntoInnerError::into_error).with_context(unwritable)?;
-    file.sync_all().with_context(unwritable)?;
-    fs::rename(&partial, &path).with_context(unwritable)?;
+    let file = output.into_inner().map_err(|error| unwritable(error.into_error()))?;
+    file.sync_all().map_err(unwritable)?;
+    partial.persist(&path).map_err(|error| unwritable(error.error))?;
     Ok(Some(Shard { name, samples, bytes, sha256: hex(&hash.finalize()) }))
 }
 
