@@ -79,7 +79,7 @@ impl NewFile {
     /// When the disk is full; what was at its path is then untouched.
     pub fn finish(mut self) -> Result<()> {
         let partial = self.partial.take();
-        let mut finish = || {
+        let finish = || {
             self.out.flush()?;
             let Some((partial, destination)) = partial else { return Ok(()) };
             self.out.get_ref().sync_all()?;

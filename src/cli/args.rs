@@ -335,6 +335,9 @@ pub struct PredictArgs {
     /// Folder of a run; default: the newest below runs/.
     #[arg(long, value_name = "RUN", conflicts_with = "weights")]
     pub run: Option<PathBuf>,
+    /// The moving average of the run's weights (runs with `train.ema`).
+    #[arg(long, conflicts_with = "weights")]
+    pub ema: bool,
     /// Classes to print for each image.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,

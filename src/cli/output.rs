@@ -1,5 +1,4 @@
 //! The only printer: results on stdout, everything else on stderr.
-#![expect(clippy::print_stderr, reason = "this is the printer")]
 
 use crate::engine::ablate::{RowEvent, RowObserver};
 use crate::engine::details::Answers;
@@ -33,16 +32,17 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
-/// Prints a remark.
+/// Prints a remark. A terminal that has gone away (a closed ssh, `2>&1 | head`) ends no run: what cannot be printed is
+/// dropped, where `eprintln!` would panic.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints an error with its hint and says which exit code it means.
 pub fn report(error: &anyhow::Error) -> u8 {
-    eprintln!("error: {error:#}");
+    note(&format!("error: {error:#}"));
     if let Some(hint) = error::problem(error).and_then(|problem| problem.hint.as_ref()) {
-        eprintln!("\nhint: {hint}");
+        note(&format!("\nhint: {hint}"));
     }
     code(error)
 }
@@ -108,8 +108,8 @@ impl Console {
                 let mut log: &File = log;
                 let _ = writeln!(log, "{text}");
             }
-            (None, Some(bar)) => bar.suspend(|| eprintln!("{text}")),
-            (None, None) => eprintln!("{text}"),
+            (None, Some(bar)) => bar.suspend(|| note(text)),
+            (None, None) => note(text),
         }
     }
 
@@ -279,7 +279,7 @@ impl Meter {
             let mut last = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
             if last.elapsed() >= LINE_EVERY {
                 *last = Instant::now();
-                eprintln!("{what}: {} of {}", grouped(done as i64), grouped(total as i64));
+                note(&format!("{what}: {} of {}", grouped(done as i64), grouped(total as i64)));
             }
         }
     }

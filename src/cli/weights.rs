@@ -7,7 +7,7 @@ use crate::data::images::ImageFiles;
 use crate::engine::convert::{self, Written};
 use crate::engine::predict::{self, Prediction};
 use crate::engine::trained::Trained;
-use crate::error::{Result, failed};
+use crate::error::{Result, failed, usage};
 use crate::experiment;
 use crate::models::{self, ModelSpec};
 use crate::report::table::{grouped, percent};
@@ -22,19 +22,20 @@ pub(super) fn model_spec(name: &str) -> Result<ModelSpec> {
     Ok(ModelSpec::named(&name.to_lowercase()))
 }
 
-/// A file of weights, or a run.
+/// A file of weights, or a checkpoint of a run; with `average`, the moving average of its weights.
 fn trained(
     weights: Option<&Path>,
     model: Option<&str>,
     run: Option<&Path>,
     checkpoint: Checkpoint,
+    average: bool,
     device: Device,
 ) -> Result<Trained> {
     if let Some(path) = weights {
         return Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), device);
     }
     let run = open_run(run)?;
-    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, false, device)?;
+    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, average, device)?;
     if let Some(warning) = warning {
         note(&format!("warning: {warning}"));
     }
@@ -44,7 +45,7 @@ fn trained(
 pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let device = experiment::device(&args.device)?;
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
-    let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, device)?;
+    let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
     let (mut found, mut readable) = (Vec::new(), 0);
     let unreadable = predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
@@ -78,13 +79,29 @@ fn lines(prediction: &Prediction) -> String {
 
 pub(super) fn import(args: &ImportArgs) -> Result<u8> {
     let spec = args.model.as_deref().map(model_spec).transpose()?;
+    check_ending(&args.out)?;
     let written = convert::import(&args.file, spec.as_ref(), &args.out)?;
     show(&written, args.json)
 }
 
+/// Refuses the endings of other formats, whose readers could not open a safetensors file.
+fn check_ending(out: &Path) -> Result<()> {
+    const OTHERS: [&str; 10] = ["onnx", "pth", "pt", "pkl", "bin", "ckpt", "tar", "npz", "h5", "caffemodel"];
+    let ending = out.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if !OTHERS.contains(&&*ending) {
+        return Ok(());
+    }
+    let message =
+        format!("`--out {}`: `.{ending}` is another format's, and safetensors is written", out.display());
+    let hint = format!("name it {}", out.with_extension("safetensors").display());
+    Err(usage(message).hint(hint).into())
+}
+
 pub(super) fn export(args: &ExportArgs) -> Result<u8> {
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
-    let trained = trained(weights, args.model.as_deref(), run, args.checkpoint.into(), Device::Cpu)?;
+    check_ending(&args.out)?;
+    let (checkpoint, average) = (args.checkpoint.into(), args.ema);
+    let trained = trained(weights, args.model.as_deref(), run, checkpoint, average, Device::Cpu)?;
     let scheme = match args.names {
         Names::Senet => Scheme::Senet,
         Names::Timm => convert::timm_names(&trained.model)?,
