@@ -94,6 +94,7 @@ impl NewFile {
 /// # Errors
 /// Those of `fill`; when the folder above is missing, or `path` is taken.
 pub fn create_dir_filled(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    fs::create_dir_all(folder_of(path))?;
     let partial = tempfile::Builder::new()
         .prefix(&partial_prefix(path)?)
         .permissions(Permissions::from_mode(0o777))
