@@ -319,3 +319,15 @@ fn where_the_time_goes() {
     assert!(text.contains("outside of network and optimizer: "), "{text}");
     refused(&sandbox, "bench eval --data photos", 2, &["`--data` is for `senet bench train`"]);
 }
+
+#[test]
+fn sgd_without_momentum_trains() {
+    let sandbox = Sandbox::new();
+    // The second momentum is too small to change a velocity: it computes what none should.
+    let run = |name: &str, momentum: &str| {
+        let settings = format!("--set optim.nesterov=false --set optim.momentum={momentum}");
+        sandbox.succeed(&format!("train {TINY} {settings} --out {name}"));
+        sandbox.read(&format!("{name}/checkpoints/last/model.safetensors"))
+    };
+    assert_eq!(run("none", "0"), run("tiny", "1e-300"));
+}

@@ -56,14 +56,15 @@ Tensors trust_ratios(const Tensors &values, const Tensors &updates) {
 extern "C" {
 
 // v = momentum * v + (g + weight_decay * p); p -= lr * (v or Nesterov's). `first` says that v has no history yet.
+// Without momentum the operator takes no velocities, which then stay as they were.
 int senet_sgd_step(Tensor **params, Tensor **velocities, size_t count, double lr, double momentum,
                    double weight_decay, int nesterov, int first) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     Group group(params, count, velocities);
     if (group.empty()) return;
-    at::_fused_sgd_(group.values, group.grads, group.firsts, weight_decay, momentum, lr, /*dampening=*/0.0,
-                    nesterov != 0, /*maximize=*/false, first != 0);
+    at::_fused_sgd_(group.values, group.grads, momentum == 0 ? Tensors() : group.firsts, weight_decay, momentum, lr,
+                    /*dampening=*/0.0, nesterov != 0, /*maximize=*/false, first != 0);
   });
 }
 
