@@ -151,10 +151,10 @@ impl Weights {
     }
 }
 
-/// Copies `arrays` into the tensors that are `wanted`; nothing is changed unless everything fits.
+/// Copies `arrays` into the tensors that are `wanted`; nothing is changed unless everything fits and is finite.
 ///
 /// # Errors
-/// When a tensor is missing, left over or of another shape; all are named, with `path`.
+/// When a tensor is missing, left over, of another shape or not finite; the first of them are named, with `path`.
 pub fn fill(
     path: &Path,
     wanted: &[&NamedTensor],
@@ -189,6 +189,7 @@ pub fn fill(
         let hint = if another_head { head_hint } else { "`model` must be the network that was trained" };
         return Err(failed(message).hint(hint).into());
     }
+    check_finite(path, wanted.iter().map(|named| (&named.param.name, arrays[&named.param.name])))?;
     let mut values = Vec::with_capacity(wanted.len());
     for NamedTensor { param, .. } in wanted {
         let array = arrays[&param.name];
@@ -199,6 +200,31 @@ pub fn fill(
         overwrite(&named.tensor, &values).torch_context(|| format!("cannot load `{}`", named.param.name))?;
     }
     Ok(())
+}
+
+/// Refuses weights and statistics that are NaN or infinite. A network with a single one may still give plausible numbers,
+/// since many operators lose a NaN (`max(NaN, 0)` is 0 on most processors).
+fn check_finite<'a>(path: &Path, arrays: impl Iterator<Item = (&'a String, &'a Array)>) -> Result<()> {
+    let counts = arrays.map(|(name, Array { values, .. })| {
+        (name, values.iter().filter(|value| !value.is_finite()).count(), values.len())
+    });
+    let spoilt: Vec<_> = counts.filter(|(_, count, _)| *count > 0).collect();
+    if spoilt.is_empty() {
+        return Ok(());
+    }
+    const SHOWN: usize = 4;
+    let named =
+        spoilt.iter().take(SHOWN).map(|(name, count, of)| format!("`{name}` ({count} of {of} values)"));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let rest = match spoilt.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more tensors"),
+    };
+    let total: usize = spoilt.iter().map(|(_, count, _)| count).sum();
+    let message =
+        format!("{} holds {total} value(s) that are NaN or infinite: {named}{rest}", path.display());
+    let hint = "the training that wrote it diverged, or the file is damaged: take an earlier checkpoint";
+    Err(failed(message).hint(hint).into())
 }
 
 enum Form {
