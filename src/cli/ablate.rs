@@ -1,10 +1,10 @@
 //! `senet ablate`.
 
-use super::INTERRUPTED;
 use super::args::{AblateArgs, ControlRow};
-use super::commands::{RUNS, stop_flag, with_flags};
+use super::commands::{RUNS, with_flags};
 use super::output::{Console, note, print, print_json};
 use super::ranks;
+use super::signals;
 use crate::dist::launch::{self, Launch};
 use crate::engine::{StopFlag, ablate};
 use crate::error::{Result, failed, usage};
@@ -31,7 +31,7 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
     if args.dry_run {
         return show(&ablate::plan(&sweep)?, args.output.json).map(|()| 0);
     }
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag();
     let dir = match &args.out {
         Some(dir) => dir.clone(),
         None => default_dir(&sweep)?,
@@ -42,7 +42,7 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
     if worker.is_started_here {
         stop_with_input(&stop);
     }
-    let _helpers = if is_helper { Vec::new() } else { start_helpers(args.jobs)? };
+    let _helpers = if is_helper { Helpers(Vec::new()) } else { start_helpers(args.jobs)? };
     let cores = tch::get_num_threads();
     if args.jobs > 1 {
         tch::set_num_threads((cores / args.jobs as i32).max(1));
@@ -70,7 +70,7 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
         ablate::Outcome::Interrupted(results) => {
             show(&results, args.output.json)?;
             note("interrupted: what is done is saved\n\nhint: the same command goes on");
-            Ok(INTERRUPTED)
+            Ok(signals::code())
         }
     }
 }
@@ -193,23 +193,38 @@ fn every_run_is_done(results: &Results) -> Result<u8> {
 
 /// The same command once more for each further job. They take runs as this process does, and end when it does. They say
 /// nothing: what stops one of them stops this process as well, and a run that fails there is noted in its folder.
-fn start_helpers(jobs: u32) -> Result<Vec<Child>> {
+fn start_helpers(jobs: u32) -> Result<Helpers> {
     let program = env::current_exe()?;
     let start = |number: u32| {
         let mut command = Command::new(&program);
         command.args(env::args_os().skip(1)).env(HELPER, number.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
-    (1..jobs).map(start).collect::<Result<_, _>>().map_err(Into::into)
+    let mut helpers = Helpers(Vec::new());
+    for number in 1..jobs {
+        helpers.0.push(start(number)?);
+    }
+    Ok(helpers)
+}
+
+/// Further processes of this command. They are asked to stop when this is dropped, and waited for: whoever has started
+/// the command may end all of its processes as soon as it has ended.
+struct Helpers(Vec<Child>);
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|helper| drop(helper.stdin.take()));
+        self.0.iter_mut().for_each(|helper| drop(helper.wait()));
+    }
 }
 
 /// Asks to stop when standard input ends, which is when the process that holds its other end does.
 fn stop_with_input(stop: &StopFlag) {
-    let stop = stop.shared();
+    let stop = stop.clone();
     thread::spawn(move || {
         let mut nothing = [0; 64];
         while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.set();
     });
 }
 

@@ -6,7 +6,7 @@ use super::args::{
 use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
 use super::ranks::{self, Role};
 use super::weights::model_spec;
-use super::{INTERRUPTED, REQUEUE};
+use super::{INTERRUPTED, REQUEUE, signals};
 use crate::data::views::{Framing, ShortSide, Views};
 use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
@@ -25,7 +25,6 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -63,26 +62,6 @@ pub(super) fn with_flags(mut layers: Layers, args: &ExperimentArgs) -> Result<Ex
     flag("--device", "device", args.device.as_ref().map(|device| json!(device)));
     flag("--threads", "threads", args.threads.map(|threads| json!(threads)));
     layers.apply_to(&Experiment::default())
-}
-
-/// A flag that Ctrl-C and SIGTERM set; the second of either ends the process at once.
-pub(super) fn stop_flag() -> Result<StopFlag> {
-    let stop = StopFlag::default();
-    for (signal, code) in [(SIGINT, INTERRUPTED), (SIGTERM, REQUEUE)] {
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(code), stop.shared())?;
-        signal_hook::flag::register(signal, stop.shared())?;
-    }
-    Ok(stop)
-}
-
-/// Whether it was the machine that asked to stop. SIGUSR1, which would end the process, only sets the flag as well.
-fn requeue_flag(stop: &StopFlag) -> Result<StopFlag> {
-    let requeue = StopFlag::default();
-    for signal in [SIGTERM, SIGUSR1] {
-        signal_hook::flag::register(signal, requeue.shared())?;
-    }
-    signal_hook::flag::register(SIGUSR1, stop.shared())?;
-    Ok(requeue)
 }
 
 /// What the words ask to train.
@@ -245,14 +224,13 @@ pub(super) fn train(args: &TrainArgs) -> Result<u8> {
         Role::Starter(processes) => return ranks::start(processes),
         Role::Worker(launch) => launch,
     };
-    let stop = stop_flag()?;
-    let requeue = requeue_flag(&stop)?;
+    let stop = signals::stop_flag();
     let collective = ranks::join(launch.as_ref(), &args.ranks, &wanted_device(args))?;
     if let (Some(launch), true, false) = (&launch, collective.is_main(), args.output.quiet) {
         note(&launch.to_string());
     }
     let mut log = None;
-    let came_out = train_as(args, &collective, &stop, &requeue, &mut log);
+    let came_out = train_as(args, &collective, &stop, &mut log);
     ranks::leave(collective, launch.as_ref(), &log, came_out)
 }
 
@@ -272,7 +250,6 @@ fn train_as(
     args: &TrainArgs,
     collective: &Collective,
     stop: &StopFlag,
-    requeue: &StopFlag,
     log: &mut Option<File>,
 ) -> Result<u8> {
     let (setup, run, resume) = prepare(args, collective)?;
@@ -307,7 +284,7 @@ fn train_as(
             }
         }
         train::Outcome::Interrupted { step } => {
-            let is_requeued = collective.any(requeue.is_set())?;
+            let is_requeued = collective.any(signals::by_machine())?;
             if is_main {
                 let path = run.path().display();
                 note(&format!(

@@ -1,9 +1,8 @@
 //! `senet data`: its words, and what its commands print.
 
-use super::INTERRUPTED;
-use super::commands::stop_flag;
 use super::loading::{self, DataBenchArgs, DataShowArgs};
 use super::output::{Meter, note, print, print_json};
+use super::signals;
 use crate::data::shards::pack::PackOptions;
 use crate::data::verify::{Finding, Verdict};
 use crate::data::{Split, workers};
@@ -241,14 +240,14 @@ fn verify(args: &VerifyArgs) -> Result<u8> {
     if let Some(file) = args.quarantine.as_ref().filter(|_| !args.force) {
         data::check_quarantine(file)?;
     }
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag();
     let meter = Meter::new(args.output.quiet);
     let tell = |half: Split, done, total| meter.at(half.name(), done, total);
     let found = data::verify(&args.dir, args.split.splits(), threads(args.threads), &stop, &tell)?;
     drop(meter);
     let Some(found) = found else {
         note("interrupted: nothing was written");
-        return Ok(INTERRUPTED);
+        return Ok(signals::code());
     };
     let unusable: usize = found.iter().map(|half| half.report.unusable()).sum();
     if let Some(file) = &args.quarantine {
@@ -334,7 +333,7 @@ fn verified(found: &[VerifiedHalf], all: bool) -> String {
 }
 
 fn pack(args: &PackArgs) -> Result<u8> {
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag();
     let meter = Meter::new(args.output.quiet);
     let tell = |half: Split, done, total| meter.at(half.name(), done, total);
     let options = PackOptions {
@@ -356,7 +355,7 @@ fn pack(args: &PackArgs) -> Result<u8> {
     drop(meter);
     let Some(packed) = packed else {
         note("interrupted: the shards that are whole are kept\n\nhint: the same command goes on");
-        return Ok(INTERRUPTED);
+        return Ok(signals::code());
     };
     for remark in packed.iter().flat_map(|half| &half.remarks) {
         note(&format!("warning: {remark}"));

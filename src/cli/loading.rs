@@ -1,8 +1,8 @@
 //! `senet data bench` and `senet data show`.
 
 use super::args::{OutputArgs, batch_size, number};
-use super::commands::stop_flag;
 use super::output::{note, print, print_json};
+use super::signals;
 use crate::data::{MAX_SIZE, Preprocessing, Split};
 use crate::engine::data::loading::{self, Measurement, Pipeline};
 use crate::error::{Result, failed};
@@ -139,7 +139,7 @@ impl PipelineArgs {
 }
 
 pub(super) fn bench(args: &DataBenchArgs) -> Result<u8> {
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag();
     let pipeline = args.pipeline.open(args.batch_size as usize)?;
     let threads = args.pipeline.threads(&pipeline);
     let bar =

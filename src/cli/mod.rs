@@ -11,6 +11,7 @@ pub mod loading;
 mod output;
 mod ranks;
 mod report;
+mod signals;
 mod weights;
 
 use crate::error::Result;
@@ -22,12 +23,16 @@ use std::panic;
 /// Exit code of a run that a person asked to stop (Ctrl-C) and that has saved itself.
 const INTERRUPTED: u8 = 130;
 
-/// Exit code of a run that its machine asked to stop (SIGTERM, or SIGUSR1, a scheduler's warning) and that has saved
+/// Exit code of a process that a person ended at once, by a second Ctrl-C: what came after the last checkpoint is lost.
+const ABANDONED: u8 = 3;
+
+/// Exit code of a run that its machine asked to stop (SIGTERM, SIGHUP, or SIGUSR1, a scheduler's warning) and that has saved
 /// itself: the same command with `--resume auto` goes on. `EX_TEMPFAIL` of sysexits.h.
 const REQUEUE: u8 = 75;
 
 /// Runs the command line of this process and returns its exit code: 0 done, 1 failed, 2 wrong usage or
-/// configuration, 130 interrupted, 75 asked to stop by the machine. `large_blocks_kept` is for `doctor`.
+/// configuration, 130 interrupted, 75 asked to stop by the machine (both after saving), 3 abandoned by a second Ctrl-C.
+/// `large_blocks_kept` is for `doctor`.
 pub fn run(large_blocks_kept: bool) -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -49,7 +54,13 @@ pub fn run(large_blocks_kept: bool) -> u8 {
     ) {
         process::settle_waiting();
     }
+    if let Err(error) = signals::listen() {
+        return output::report(&error);
+    }
     process::settle_threads();
+    if !matches!(cli.command, Command::Train(_) | Command::Ablate(AblateArgs { dry_run: false, .. })) {
+        signals::restore_default();
+    }
     panic::set_hook(Box::new(|panic| {
         let first_line = panic.to_string();
         let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");

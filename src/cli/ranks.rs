@@ -2,7 +2,7 @@
 
 use super::args::RankArgs;
 use super::output::{Console, report};
-use super::{INTERRUPTED, REQUEUE};
+use super::{ABANDONED, INTERRUPTED, REQUEUE, signals};
 use crate::dist::collective::Collective;
 use crate::dist::launch::{self, Environment, Launch, Launcher};
 use crate::dist::spawn::{self, Job};
@@ -71,6 +71,9 @@ pub(super) fn environment() -> Environment {
 /// # Errors
 /// When processes cannot be started.
 pub(super) fn start(processes: usize) -> Result<u8> {
+    if let Some(code) = signals::relay() {
+        return Ok(code);
+    }
     // What other ranks than the first say before there is a run to say it in.
     let logs = env::temp_dir().join(format!("senet-ranks-{}", process::id()));
     let arguments: Vec<_> = env::args_os().skip(1).collect();
@@ -85,6 +88,8 @@ pub(super) fn start(processes: usize) -> Result<u8> {
     };
     let ended = spawn::run(&job)?;
     match ended.failure {
+        // A second Ctrl-C was passed on to all.
+        Some(_) if ended.code == i32::from(ABANDONED) => {}
         Some(failure) => {
             report(&failure.into());
         }

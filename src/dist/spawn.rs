@@ -10,7 +10,7 @@ use crate::error::{Problem, Result, failed};
 use crate::files;
 use crate::torch_ext::dist::{Keeper, Store};
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::ffi::OsString;
 use std::fs::File;
@@ -100,13 +100,13 @@ impl Children {
     }
 }
 
-/// Runs a job to its end. SIGINT, SIGTERM and SIGUSR1 are passed on to all of its processes.
+/// Runs a job to its end. SIGINT, SIGTERM, SIGUSR1 and SIGHUP are passed on to all of its processes.
 ///
 /// # Errors
 /// When processes cannot be started, or their logs not be written.
 pub fn run(job: &Job) -> Result<Ended> {
     // Before there are children: a signal that comes early is theirs, too.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(|reason| failed(format!("cannot listen to signals: {reason}")))?;
     files::create_dir(job.logs)?;
     // Its own connection is not used; a port that is in use cannot be chosen.
@@ -126,6 +126,7 @@ pub fn run(job: &Job) -> Result<Ended> {
             children.signal(match signal {
                 SIGINT => Signal::INT,
                 SIGUSR1 => Signal::USR1,
+                SIGHUP => Signal::HUP,
                 _ => Signal::TERM,
             });
         }

@@ -33,9 +33,9 @@ impl StopFlag {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The flag itself, for a signal handler.
-    pub fn shared(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+    /// Asks to stop.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
