@@ -74,12 +74,10 @@ fn make_files(dir: &Path, count: usize) -> Result<()> {
 fn open(kind: &str, dir: &Path) -> Result<Box<dyn Dataset>> {
     // What is fresh would be listed twice.
     let cache = Cache { settle: Duration::ZERO, ..Cache::default() };
+    let options = ShardOptions { cache, ..ShardOptions::default() };
     Ok(match kind {
-        "shards" => {
-            let options = ShardOptions { cache, ..ShardOptions::default() };
-            Box::new(ShardDataset::open(dir, Split::Train, &options)?)
-        }
-        _ => Box::new(FolderDataset::open(dir, Split::Train, &cache)?),
+        "shards" => Box::new(ShardDataset::open(dir, Split::Train, &options)?),
+        _ => Box::new(FolderDataset::open(dir, Split::Train, &options)?),
     })
 }
 

@@ -2,8 +2,9 @@
 
 use crate::error::{Result, failed};
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, Permissions};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -175,12 +176,78 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Reads a text file, naming it in the error.
+/// Reads a text file, naming it in the error. A byte order mark, as editors on Windows write it, is no part of the text.
 ///
 /// # Errors
 /// When the file cannot be read or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    let bytes = read(path)?;
+    let encoding = match bytes.as_slice() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        _ => "another encoding",
+    };
+    match std::str::from_utf8(without_mark(&bytes)) {
+        Ok(text) => Ok(text.to_string()),
+        Err(_) => {
+            Err(failed(format!("cannot read {}: it is text in {encoding}, not in UTF-8", path.display()))
+                .hint("save it as UTF-8; PowerShell's `Out-File -Encoding utf8` does")
+                .into())
+        }
+    }
+}
+
+/// Text or JSON of people's without the byte order mark that it may begin with.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// The value in JSON of people's, with or without a byte order mark.
+///
+/// # Errors
+/// When it is not JSON, or of another shape.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(without_mark(bytes))
+}
+
+/// The right to write into a folder alone, for as long as it lives.
+#[derive(Debug)]
+pub struct FolderLock {
+    /// Closing it gives the lock back.
+    _file: File,
+    path: PathBuf,
+}
+
+impl FolderLock {
+    /// Locks the file `name` in a folder; `None` where another process has it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or its file system has no locks.
+    pub fn take(folder: &Path, name: &str) -> Result<Option<Self>> {
+        let path = folder.join(name);
+        let cannot = |error: io::Error| unwritable(&path, error);
+        loop {
+            let file = File::options().create(true).append(true).open(&path).map_err(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            }
+            // The one before may have removed it between the two.
+            let locked = file.metadata().map_err(cannot)?;
+            if fs::metadata(&path)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino()))
+            {
+                return Ok(Some(Self { _file: file, path }));
+            }
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // While it is still held.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Makes a folder and its parents, naming it in the error.
@@ -194,6 +261,28 @@ pub fn create_dir(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        fs::write(&path, b"\xef\xbb\xbf{\"a\": 1}").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "{\"a\": 1}");
+        assert_eq!(parse_json::<serde_json::Value>(&fs::read(&path).unwrap()).unwrap()["a"], 1);
+        fs::write(&path, b"\xff\xfe{\0}\0").unwrap();
+        let error = read_text(&path).unwrap_err().to_string();
+        assert!(error.contains("a.json: it is text in UTF-16, not in UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_locked_by_one_and_free_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(dir.path(), ".lock").unwrap().unwrap();
+        assert!(FolderLock::take(dir.path(), ".lock").unwrap().is_none());
+        drop(lock);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(FolderLock::take(dir.path(), ".lock").unwrap().is_some());
+    }
 
     #[test]
     fn a_file_is_replaced_and_nothing_is_left_beside_it() {

@@ -11,7 +11,7 @@
 //! * [`dist`]: several processes that train one network;
 //! * [`engine`]: training, evaluation, comparison, measurement;
 //! * [`run`] and [`report`]: what is kept of a run, and what is told;
-//! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`tagged`], [`error`]: the ground.
+//! * [`torch_ext`], [`metrics`], [`duration`], [`process`], [`rng`], [`files`], [`escaped`], [`tagged`], [`error`]: the ground.
 //!
 //! Read first: [`experiment`], `models/resnet.rs`, [`net::se`], [`engine::train`].
 
@@ -21,6 +21,7 @@ pub mod dist;
 pub mod duration;
 pub mod engine;
 pub mod error;
+pub mod escaped;
 pub mod experiment;
 pub mod files;
 pub mod metrics;

@@ -11,8 +11,9 @@ use crate::data::views::{Framing, ShortSide, Views};
 use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::{Setup, recipe_hash};
-use crate::engine::{Context, StopFlag, doctor, eval, train};
+use crate::engine::{Context, StopFlag, doctor, eval, splits, train};
 use crate::error::{Result, usage};
+use crate::escaped::{self, shown};
 use crate::experiment::Experiment;
 use crate::experiment::load::Layers;
 use crate::models::{self, ModelSpec};
@@ -46,14 +47,15 @@ pub(super) fn with_flags(mut layers: Layers, args: &ExperimentArgs) -> Result<Ex
     for assignment in &args.set {
         layers.setting(assignment)?;
     }
+    let (data, weights) = (path_value("--data", &args.data)?, path_value("--weights", &args.weights)?);
     let mut flag = |flag: &str, key: &str, value: Option<serde_json::Value>| {
         if let Some(value) = value {
             layers.set(key, value, flag);
         }
     };
-    flag("--data", "data.dir", args.data.as_ref().map(|dir| json!(dir)));
+    flag("--data", "data.dir", data);
     flag("--model", "model.name", args.model.as_ref().map(|name| json!(name)));
-    flag("--weights", "model.weights", args.weights.as_ref().map(|path| json!(path)));
+    flag("--weights", "model.weights", weights);
     flag("--head", "model.head", args.head.as_ref().map(|head| json!(head)));
     flag("--epochs", "train.duration", args.epochs.map(|epochs| json!(format!("{epochs}ep"))));
     flag("--batch-size", "train.batch_size", args.batch_size.map(|size| json!(size)));
@@ -62,6 +64,19 @@ pub(super) fn with_flags(mut layers: Layers, args: &ExperimentArgs) -> Result<Ex
     flag("--device", "device", args.device.as_ref().map(|device| json!(device)));
     flag("--threads", "threads", args.threads.map(|threads| json!(threads)));
     layers.apply_to(&Experiment::default())
+}
+
+/// A path as a configuration has it.
+///
+/// # Errors
+/// When it is not UTF-8, as JSON has to be.
+pub(super) fn path_value(flag: &str, path: &Option<PathBuf>) -> Result<Option<serde_json::Value>> {
+    let Some(path) = path else { return Ok(None) };
+    let text = path.to_str().ok_or_else(|| {
+        usage(format!("`{flag}`: {} is not UTF-8, so a configuration cannot hold it", shown(path)))
+            .hint("rename it, or name a link to it: `ln -s`")
+    })?;
+    Ok(Some(json!(text)))
 }
 
 /// What the words ask to train.
@@ -266,6 +281,13 @@ fn train_as(
         if let Some(scaled) = setup.experiment.scaled_lr() {
             note(&format!("learning rate {scaled}"));
         }
+        note(&splits::line(&setup.experiment.data, splits::TRAINING, setup.train.as_ref()));
+        note(&splits::line(&setup.experiment.data, splits::EVALUATION, setup.eval.as_ref()));
+    }
+    if is_main {
+        for warning in splits::warnings(Some(setup.train.as_ref()), setup.eval.as_ref()) {
+            note(&format!("warning: {warning}"));
+        }
     }
     let mut context = Context::new(&run, &mut console, stop).with(collective);
     let outcome = train::run(&setup, resume, &mut context)?;
@@ -273,7 +295,7 @@ fn train_as(
     match outcome {
         train::Outcome::Finished(_) if !is_main => {}
         train::Outcome::Finished(summary) if args.output.json => {
-            let mut document = json!({ "run": run.path() });
+            let mut document = json!({ "run": shown(run.path()) });
             merge(&mut document, &summary)?;
             print_json(&document)?;
         }
@@ -365,9 +387,9 @@ fn device_name(device: Device) -> String {
 /// `senet eval --json`: what was not asked for is not there.
 #[derive(Serialize)]
 struct EvalDocument<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped::serialize_some")]
     run: Option<&'a Path>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "escaped::serialize_some")]
     weights: Option<&'a Path>,
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

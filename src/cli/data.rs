@@ -8,6 +8,7 @@ use crate::data::verify::{Finding, Verdict};
 use crate::data::{Split, workers};
 use crate::engine::data::{self, IndexedHalf, PackRequest, PackedHalf, VerifiedHalf};
 use crate::error::Result;
+use crate::escaped::shown;
 use crate::experiment::MAX_THREADS;
 use crate::report::table::{Table, grouped};
 use clap::{Args, Subcommand, ValueEnum};
@@ -199,7 +200,8 @@ pub(super) fn data(args: &DataArgs) -> Result<u8> {
 fn index(args: &IndexArgs) -> Result<u8> {
     let (source, halves) = data::index(&args.dir, args.rebuild)?;
     if args.json {
-        return print_json(&json!({ "dir": args.dir, "source": source, "halves": halves })).map(|()| 0);
+        return print_json(&json!({ "dir": shown(&args.dir), "source": source, "halves": halves }))
+            .map(|()| 0);
     }
     let mut table = Table::new(["half", "samples", "classes", "folders or shards", "index bytes", "seconds"]);
     for IndexedHalf { half, samples, classes, seconds, index } in &halves {
@@ -222,14 +224,15 @@ fn index(args: &IndexArgs) -> Result<u8> {
 fn index_lines(indexed: &IndexedHalf) -> Vec<String> {
     let half = indexed.half.name();
     let Some(index) = &indexed.index else { return vec![format!("{half}: a few files, needs no index")] };
-    let file = index.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    let file = index.file.as_ref().map(|file| shown(file)).unwrap_or_default();
     let mut lines = vec![match (&index.why, &index.unsaved) {
         (None, _) => format!("{half}: loaded from {file}"),
         (Some(why), Some(unsaved)) => format!("{half}: listed, since {why}; not kept ({unsaved})"),
         (Some(why), None) => format!("{half}: listed, since {why}; kept in {file}"),
     }];
     let passed_over = index.passed_over.iter();
-    lines.extend(passed_over.map(|(what, count)| format!("{half}: passed over {count} {what}")));
+    lines.extend(passed_over.map(|(what, count)| format!("{half}: skipped {count} {what}")));
+    lines.extend(index.remarks.iter().map(|remark| format!("{half}: {remark}")));
     lines
 }
 
@@ -249,6 +252,11 @@ fn verify(args: &VerifyArgs) -> Result<u8> {
         note("interrupted: nothing was written");
         return Ok(signals::code());
     };
+    for half in &found {
+        half.warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+        half.refused.iter().for_each(|why| note(&format!("warning: training refuses this data: {why}")));
+    }
+    let is_refused = found.iter().any(|half| half.refused.is_some());
     let unusable: usize = found.iter().map(|half| half.report.unusable()).sum();
     if let Some(file) = &args.quarantine {
         data::write_quarantine(file, &found)?;
@@ -256,17 +264,18 @@ fn verify(args: &VerifyArgs) -> Result<u8> {
     if args.output.json {
         let halves: Vec<_> = found
             .iter()
-            .map(|VerifiedHalf { half, report }| {
+            .map(|VerifiedHalf { half, report, refused, .. }| {
                 let count = |verdict: &Verdict| (json_name(*verdict), report.count(*verdict));
                 let counts: BTreeMap<String, usize> = Verdict::ALL.iter().map(count).collect();
                 json!({
                     "half": half.name(), "samples": report.samples, "unusable": report.unusable(),
-                    "counts": counts, "findings": report.findings,
+                    "counts": counts, "findings": report.findings, "refused": refused,
                 })
             })
             .collect();
         let document = json!({
-            "dir": args.dir, "unusable": unusable, "quarantine": args.quarantine, "halves": halves,
+            "dir": shown(&args.dir), "unusable": unusable, "quarantine": args.quarantine.as_deref().map(shown),
+            "halves": halves,
         });
         print_json(&document)?;
     } else {
@@ -275,7 +284,7 @@ fn verify(args: &VerifyArgs) -> Result<u8> {
             remark(unusable, &args.dir, args.quarantine.as_deref());
         }
     }
-    Ok(u8::from(unusable > 0 && args.quarantine.is_none()))
+    Ok(u8::from(is_refused || (unusable > 0 && args.quarantine.is_none())))
 }
 
 fn json_name(verdict: Verdict) -> String {
@@ -284,10 +293,10 @@ fn json_name(verdict: Verdict) -> String {
 
 /// What comes next.
 fn remark(unusable: usize, dir: &Path, quarantine: Option<&Path>) {
-    let dir = dir.display();
+    let dir = shown(dir);
     match quarantine {
         Some(file) => {
-            let file = file.display();
+            let file = shown(file);
             note(&format!(
                 "{unusable} listed in {file}: `senet train --data {dir} --set data.quarantine={file}` leaves them out"
             ));
@@ -361,7 +370,7 @@ fn pack(args: &PackArgs) -> Result<u8> {
         note(&format!("warning: {remark}"));
     }
     if args.output.json {
-        return print_json(&json!({ "out": args.out, "halves": packed })).map(|()| 0);
+        return print_json(&json!({ "out": shown(&args.out), "halves": packed })).map(|()| 0);
     }
     let mut table = Table::new(["half", "samples", "shards", "bytes", "folder"]);
     for PackedHalf { half, dir, samples, shards, bytes, .. } in &packed {
@@ -370,7 +379,7 @@ fn pack(args: &PackArgs) -> Result<u8> {
             grouped(*samples as i64),
             grouped(*shards as i64),
             grouped(i64::try_from(*bytes).unwrap_or(i64::MAX)),
-            dir.display().to_string(),
+            shown(dir),
         ]);
     }
     print(&table.text()).map(|()| 0)

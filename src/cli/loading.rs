@@ -1,11 +1,13 @@
 //! `senet data bench` and `senet data show`.
 
 use super::args::{OutputArgs, batch_size, number};
+use super::commands::path_value;
 use super::output::{note, print, print_json};
 use super::signals;
 use crate::data::{MAX_SIZE, Preprocessing, Split};
 use crate::engine::data::loading::{self, Measurement, Pipeline};
 use crate::error::{Result, failed};
+use crate::escaped::shown;
 use crate::experiment::load::Layers;
 use crate::experiment::{Experiment, MAX_THREADS};
 use crate::files;
@@ -111,7 +113,7 @@ impl PipelineArgs {
         for assignment in &self.set {
             layers.setting(assignment)?;
         }
-        layers.set("data.dir", json!(self.dir), "DIR");
+        layers.set("data.dir", path_value("DIR", &Some(self.dir.clone()))?.unwrap_or_default(), "DIR");
         if let Some(size) = self.size {
             layers.set("data.size", json!(size), "--size");
         }
@@ -201,8 +203,10 @@ pub(super) fn show(args: &DataShowArgs) -> Result<u8> {
     if args.json {
         let samples: Vec<_> =
             sheet.samples.iter().map(|(sample, class)| json!({ "sample": sample, "class": class })).collect();
-        return print_json(&json!({ "file": args.out, "columns": sheet.columns, "samples": samples }))
-            .map(|()| 0);
+        return print_json(
+            &json!({ "file": shown(&args.out), "columns": sheet.columns, "samples": samples }),
+        )
+        .map(|()| 0);
     }
     print(&format!("{}: {} samples, {} in a row", args.out.display(), sheet.samples.len(), sheet.columns))?;
     for row in sheet.samples.chunks(sheet.columns) {

@@ -210,6 +210,10 @@ impl Observer for Console {
         }
     }
 
+    fn remark(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn tick(&mut self, tick: Tick) {
         if let Tick::Train { epochs, .. } = tick {
             self.epochs = epochs;

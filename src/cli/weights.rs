@@ -8,6 +8,7 @@ use crate::engine::convert::{self, Written};
 use crate::engine::predict::{self, Prediction};
 use crate::engine::trained::Trained;
 use crate::error::{Result, failed, usage};
+use crate::escaped::shown;
 use crate::experiment;
 use crate::models::{self, ModelSpec};
 use crate::report::table::{grouped, percent};
@@ -47,6 +48,9 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
     let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
+    if images.skipped() > 0 {
+        note(&format!("warning: skipped {} files not named like images", grouped(images.skipped() as i64)));
+    }
     let (mut found, mut readable) = (Vec::new(), 0);
     let unreadable = predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
         readable += 1;
@@ -70,7 +74,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
 
 /// A prediction as people read it.
 fn lines(prediction: &Prediction) -> String {
-    let mut lines = vec![prediction.image.display().to_string()];
+    let mut lines = vec![shown(&prediction.image)];
     for guess in &prediction.top {
         lines.push(format!("  {:>8}  {}", percent(guess.probability), guess.name));
     }

@@ -1,5 +1,6 @@
 //! CIFAR-10 and CIFAR-100 in their binary form: records of one or two labels and 3 × 32 × 32 bytes, plane by plane.
 
+use super::split::{NamedSplit, SplitOrigin};
 use super::{Dataset, Image, Split};
 use crate::error::{Result, failed};
 use crate::files;
@@ -205,6 +206,12 @@ impl Dataset for CifarDataset {
     fn relative_name(&self, index: usize) -> String {
         let (name, record) = self.place(index);
         format!("{name}:{record}")
+    }
+
+    fn origin(&self) -> Option<SplitOrigin> {
+        let name = &self.files.first()?.0;
+        let is_test = name.starts_with("test");
+        Some(SplitOrigin::fixed(name, if is_test { NamedSplit::Test } else { NamedSplit::Train }))
     }
 }
 

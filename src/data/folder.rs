@@ -1,133 +1,256 @@
-//! Class folders, as ImageNet is kept: `train/CLASS/**` and `val/CLASS/**` (or `test/`).
+//! Class folders, as ImageNet is kept: `train/CLASS/**` and `val/CLASS/**` (or another [name](super::split) of the split).
 //!
 //! The files are listed once, by several threads, and kept in an [`index`](super::index). Folders inside a class
-//! folder belong to the class; links are followed, each folder once a class, so a loop ends. Files that are not
-//! named like images are passed over and counted; hidden ones are not even that.
+//! folder belong to the class, by the rules of [`walk`](super::walk). Class folders without images are skipped; one that
+//! has images for evaluation alone is an error.
 
-use super::images::{has_image_extension, read_image_file};
+use super::class_names::{listed, spelled_alike};
+use super::images::{EXTENSIONS, has_image_extension, read_image_file};
 use super::index::{Cache, Index, Kind, Listing, Origin, Stamp, Unit};
+use super::shards::ShardOptions;
+use super::split::{SplitOrigin, find_folder, is_hidden, split_folders};
+use super::walk::{has_images, walk};
 use super::{Dataset, Image, Split, decode_file, workers};
 use crate::error::{Result, failed};
+use crate::escaped::{escaped, shown};
 use anyhow::Context;
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The file of the index in a half's folder.
+/// The file of the index in a split's folder.
 const INDEX: &str = ".senet-index";
 
 /// Images in class folders; only an index of them is in memory.
 pub struct FolderDataset {
-    half: PathBuf,
+    /// The folder of the split.
+    dir: PathBuf,
+    split: SplitOrigin,
     index: Index,
     origin: Origin,
     classes: Vec<String>,
-    /// Label of each class of the index.
+    /// Label of each class of the index; of a class without images, nothing that is ever read.
     labels: Vec<usize>,
+    remarks: Vec<String>,
+}
+
+/// The folders of a split that are classes, or could be.
+struct ClassFolders {
+    /// Sorted.
+    names: Vec<String>,
+    /// Hidden ones and those of tools.
+    hidden: Vec<String>,
 }
 
 impl FolderDataset {
-    /// Opens one half of the data; plain class folders are something to evaluate on. The classes are the folders of `train/`, sorted by name; where there is no
-    /// `train/`, those of the half itself.
+    /// Opens one split of the data; plain class folders are something to evaluate on. The classes are the folders of the
+    /// training split that hold images, sorted by name; where there is no training split, those of the split itself.
     ///
     /// # Errors
-    /// When a folder is missing or empty, or the halves have different classes.
-    pub fn open(dir: &Path, split: Split, cache: &Cache) -> Result<Self> {
-        let names = split.folders();
-        let plain = || (split == Split::Eval && is_plain(dir)).then(|| dir.to_path_buf());
-        let half = names.iter().map(|name| dir.join(name)).find(|path| path.is_dir());
-        let half = half.or_else(plain).ok_or_else(|| {
-            failed(format!("{}: no folder `{}/`", dir.display(), names.join("/` or `")))
+    /// When a folder is missing, no class has images, or images for evaluation have no class of the training split.
+    pub fn open(dir: &Path, split: Split, options: &ShardOptions) -> Result<Self> {
+        let cache = &options.cache;
+        let plain = || {
+            let is_plain = split == Split::Eval && is_plain(dir);
+            is_plain
+                .then(|| (dir.to_path_buf(), SplitOrigin { name: own_name(dir), ..SplitOrigin::default() }))
+        };
+        let named = find_folder(dir, split, |_| true).map(|(folder, origin)| (folder.path, origin));
+        let (place, origin_of_split) = named.or_else(plain).ok_or_else(|| {
+            let names = if split == Split::Train {
+                "train/`"
+            } else {
+                "val/` (or `valid/`, `validation/`, `dev/`) or `test/`"
+            };
+            failed(format!("{}: no folder `{names}", shown(dir)))
                 .hint("class folders are expected as `train/CLASS/*` and `val/CLASS/*`")
         })?;
-        let own = class_folders(&half)?;
-        let train = dir.join("train");
-        let classes =
-            if train.is_dir() && split == Split::Eval { class_folders(&train)? } else { own.clone() };
-        let label = |name: &String| {
-            classes.binary_search(name).map_err(|_| {
-                let message =
-                    format!("{} has a class `{name}` that {} lacks", half.display(), train.display());
-                failed(message).hint("both halves need the same class folders")
-            })
-        };
-        let labels = own.iter().map(label).collect::<Result<Vec<_>, _>>()?;
-        let root = fs::canonicalize(&half).with_context(|| format!("cannot find {}", half.display()))?;
+        let ClassFolders { names, hidden } = class_folders(&place)?;
+        let root = fs::canonicalize(&place).with_context(|| format!("cannot find {}", shown(&place)))?;
         let (index, origin) = cache.open(
             &root,
             INDEX,
             Kind::Folders,
-            |index| is_current(index, &half, &own),
-            || list(&half, &root, &own, cache),
+            |index| is_current(index, &place, &names),
+            || list(&place, &root, &names, cache),
         )?;
-        Ok(Self { half, index, origin, classes, labels })
+        let mut has_samples = vec![false; names.len()];
+        (0..index.len()).for_each(|sample| has_samples[index.label(sample)] = true);
+        let (own, empty): (Vec<_>, Vec<_>) = names.iter().zip(&has_samples).partition(|(_, has)| **has);
+        let own: Vec<String> = own.into_iter().map(|(name, _)| name.clone()).collect();
+        let mut empty: Vec<String> = empty.into_iter().map(|(name, _)| name.clone()).collect();
+        if own.is_empty() {
+            return Err(no_images(&place, &names, index.skipped()[0]).into());
+        }
+        let train =
+            find_folder(dir, Split::Train, |_| true).filter(|_| split == Split::Eval && !options.alone);
+        let classes = match train {
+            None => own.clone(),
+            Some((train, _)) => {
+                let (classes, unused) = trained_classes(&train.path)?;
+                check_known(&place, &own, &train.path, &classes, &unused)?;
+                // That a class of the training split has no images here is told with the other splits' forms.
+                empty.retain(|name| classes.binary_search(name).is_err());
+                classes
+            }
+        };
+        let labels = names.iter().map(|name| classes.binary_search(name).unwrap_or(0)).collect();
+        let mut remarks = Vec::new();
+        let name = &origin_of_split.name;
+        if !empty.is_empty() {
+            remarks.push(format!("{name}: skipped {} without images: {}", counted(&empty), listed(&empty)));
+        }
+        if !hidden.is_empty() {
+            remarks.push(format!("{name}: skipped hidden folders: {}", listed(&hidden)));
+        }
+        Ok(Self { dir: place, split: origin_of_split, index, origin, classes, labels, remarks })
     }
 
     /// The file of sample `index`.
     pub fn path(&self, index: usize) -> PathBuf {
         let folder = OsStr::from_bytes(self.index.unit_path(self.index.unit_of(index)));
-        let mut path = self.half.join(folder);
+        let mut path = self.dir.join(folder);
         path.push(OsStr::from_bytes(self.index.name(index)));
         path
     }
 }
 
-/// Whether `dir` holds class folders itself, and no halves.
+/// The name of a folder and a slash, even where it is given as `.`.
+fn own_name(dir: &Path) -> String {
+    let real = fs::canonicalize(dir).unwrap_or_default();
+    let name = dir.file_name().or(real.file_name()).map(|name| escaped(name.as_bytes()));
+    name.map_or_else(String::new, |name| format!("{name}/"))
+}
+
+/// `1 class folder`, `3 class folders`.
+fn counted(folders: &[String]) -> String {
+    format!("{} class folder{}", folders.len(), if folders.len() == 1 { "" } else { "s" })
+}
+
+fn no_images(place: &Path, names: &[String], skipped: u32) -> crate::error::Problem {
+    let message = match (names, skipped) {
+        ([only], 0) => format!("the class folder {} holds no files", shown(&place.join(only))),
+        ([only], _) => format!(
+            "the class folder {} holds no images, only {skipped} other file(s)",
+            shown(&place.join(only))
+        ),
+        _ => format!("none of the {} class folders of {} holds images", names.len(), shown(place)),
+    };
+    failed(message).hint(format!("images end with .{}", EXTENSIONS.join(", .")))
+}
+
+/// Refuses images of classes that the training split does not have.
+fn check_known(
+    place: &Path,
+    own: &[String],
+    train: &Path,
+    classes: &[String],
+    without_images: &[String],
+) -> Result<()> {
+    let unknown: Vec<String> =
+        own.iter().filter(|name| classes.binary_search(name).is_err()).cloned().collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let (place, train) = (shown(place), shown(train));
+    let empty: Vec<String> =
+        unknown.iter().filter(|name| without_images.binary_search(name).is_ok()).cloned().collect();
+    if !empty.is_empty() {
+        let message = format!("{train} has no images of {}, but {place} has", listed(&empty));
+        return Err(failed(message)
+            .hint("put the training images there, or remove both class folders")
+            .into());
+    }
+    let message = match unknown.len() {
+        1 => format!("{place} has a class `{first}` that {train} lacks"),
+        several => format!("{place} has {several} classes that {train} lacks: {}", listed(&unknown)),
+    };
+    let alike = unknown.iter().find_map(|name| {
+        let known = classes.iter().find_map(|known| Some((known, spelled_alike(name, known)?)))?;
+        Some(format!("`{name}` and `{}` differ in {} alone: rename one of the folders", known.0, known.1))
+    });
+    let hint = alike.unwrap_or_else(|| "both splits need the same class folders".to_string());
+    Err(failed(message).hint(hint).into())
+}
+
+/// The class folders of the training split that hold images, and those that do not.
+///
+/// # Errors
+/// When there is none, or one cannot be listed.
+pub fn trained_classes(train: &Path) -> Result<(Vec<String>, Vec<String>)> {
+    let names = class_folders(train)?.names;
+    let has = |class: usize| has_images(train, OsStr::new(&names[class]));
+    let has: Vec<bool> =
+        workers::map(names.len(), workers::for_listing(), has).into_iter().collect::<Result<_>>()?;
+    let of = |wanted: bool| {
+        names.iter().zip(&has).filter(|(_, has)| **has == wanted).map(|(name, _)| name.clone()).collect()
+    };
+    let (classes, empty): (Vec<String>, Vec<String>) = (of(true), of(false));
+    if classes.is_empty() {
+        return Err(no_images(train, &names, 0).into());
+    }
+    Ok((classes, empty))
+}
+
+/// Whether `dir` holds class folders itself, and no splits.
 pub fn is_plain(dir: &Path) -> bool {
-    let halves = Split::BOTH.iter().flat_map(|split| split.folders());
-    if halves.into_iter().any(|half| dir.join(half).is_dir()) {
+    if !split_folders(dir).is_empty() {
         return false;
     }
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let has_image = |folder: fs::DirEntry| {
-        folder.path().is_dir()
+        !is_hidden(&folder.file_name())
+            && folder.path().is_dir()
             && entries(&folder.path()).take(100).any(|file| has_image_extension(file.file_name().as_bytes()))
     };
     entries(dir).take(100).any(has_image)
 }
 
-/// Names of the folders in `dir`, sorted, without hidden ones.
+/// The folders in `dir`, sorted by name.
 ///
 /// # Errors
-/// When there is none, or a name is not UTF-8.
-pub fn class_folders(dir: &Path) -> Result<Vec<String>> {
-    let unreadable = || format!("cannot list the folder {}", dir.display());
-    let mut names = Vec::new();
+/// When there is none, or names are not UTF-8.
+fn class_folders(dir: &Path) -> Result<ClassFolders> {
+    let unreadable = || format!("cannot list the folder {}", shown(dir));
+    let (mut names, mut hidden, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).with_context(unreadable)? {
         let entry = entry.with_context(unreadable)?;
         let name = entry.file_name();
-        if name.as_bytes().starts_with(b".") {
+        let kind = entry.file_type().with_context(unreadable)?;
+        if !(kind.is_dir() || (kind.is_symlink() && entry.path().is_dir())) {
             continue;
         }
-        let kind = entry.file_type().with_context(unreadable)?;
-        if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
-            let name = name.to_str().with_context(|| format!("{}: not UTF-8", entry.path().display()))?;
-            names.push(name.to_string());
+        match name.to_str() {
+            _ if is_hidden(&name) => hidden.push(escaped(name.as_bytes())),
+            Some(name) => names.push(name.to_string()),
+            None => unfit.push(escaped(name.as_bytes())),
         }
     }
+    [&mut names, &mut hidden, &mut unfit].iter_mut().for_each(|names| names.sort_unstable());
+    if !unfit.is_empty() {
+        let message = format!("{}: names of classes must be UTF-8, not {}", shown(dir), listed(&unfit));
+        return Err(failed(message)
+            .hint("rename the folders; `convmv -f latin1 -t utf8 --notest` does, if they are Latin-1")
+            .into());
+    }
     if names.is_empty() {
-        let message = format!("{} holds no class folders", dir.display());
+        let message = format!("{} holds no class folders", shown(dir));
         return Err(failed(message).hint("one folder a class is expected, with its images inside").into());
     }
-    names.sort_unstable();
-    Ok(names)
+    Ok(ClassFolders { names, hidden })
 }
 
 /// Whether nothing has been added to, or removed from, any folder since it was listed.
-fn is_current(index: &Index, half: &Path, classes: &[String]) -> Result<(), String> {
+fn is_current(index: &Index, dir: &Path, classes: &[String]) -> Result<(), String> {
     if index.classes() != classes {
         return Err("the class folders are others".to_string());
     }
     let changed = |unit: usize| {
-        let path = half.join(OsStr::from_bytes(index.unit_path(unit)));
+        let path = dir.join(OsStr::from_bytes(index.unit_path(unit)));
         if index.stamp(unit) == Stamp::default() {
-            return Some(format!("{} was new when it was listed", path.display()));
+            return Some(format!("{} was new when it was listed", shown(&path)));
         }
         let stamp = fs::metadata(&path).map(|metadata| Stamp::of_folder(&metadata));
-        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", path.display()))
+        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", shown(&path)))
     };
     // Asking takes long where the disk is far.
     match workers::map(index.units(), workers::for_listing(), changed).into_iter().flatten().next() {
@@ -136,77 +259,25 @@ fn is_current(index: &Index, half: &Path, classes: &[String]) -> Result<(), Stri
     }
 }
 
-fn list(half: &Path, root: &Path, classes: &[String], cache: &Cache) -> Result<Index> {
+fn list(dir: &Path, root: &Path, classes: &[String], cache: &Cache) -> Result<Index> {
     let found = workers::map(classes.len(), workers::for_listing(), |class| {
-        list_class(half, &classes[class], class as u32, cache)
+        list_class(dir, &classes[class], class as u32, cache)
     });
-    let mut units = Vec::new();
-    for (class, found) in classes.iter().zip(found) {
-        let found = found?;
-        if found.iter().all(Unit::is_empty) {
-            let others: u32 = found.iter().map(|unit| unit.skipped[0]).sum();
-            let folder = half.join(class);
-            let message = match others {
-                0 => format!("the class folder {} holds no files", folder.display()),
-                _ => format!(
-                    "the class folder {} holds no images, only {others} other file(s)",
-                    folder.display()
-                ),
-            };
-            return Err(failed(message).hint("remove the folder, or put its images there").into());
-        }
-        units.extend(found);
-    }
+    let units = found.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     Index::build(Kind::Folders, root, classes, units)
 }
 
 /// The folders of one class, sorted by path, with their files, sorted by name.
-fn list_class(half: &Path, class: &str, label: u32, cache: &Cache) -> Result<Vec<Unit>> {
-    let mut waiting = vec![class.as_bytes().to_vec()];
-    let mut seen = HashSet::new();
+fn list_class(dir: &Path, class: &str, label: u32, cache: &Cache) -> Result<Vec<Unit>> {
     let mut units = Vec::new();
-    while let Some(path) = waiting.pop() {
-        let folder = half.join(OsStr::from_bytes(&path));
-        let unreadable = || format!("cannot list the folder {}", folder.display());
-        // Before the listing: what is added meanwhile shows the next time.
-        let metadata = fs::metadata(&folder).with_context(unreadable)?;
-        if !seen.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        let stamp = cache.settled(Stamp::of_folder(&metadata), Kind::Folders);
-        let mut unit = Unit::new(&path, stamp);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).with_context(unreadable)? {
-            let entry = entry.with_context(unreadable)?;
-            let name = entry.file_name();
-            if name.as_bytes().starts_with(b".") {
-                continue;
-            }
-            let mut kind = entry.file_type().with_context(unreadable)?;
-            if kind.is_symlink() {
-                // A dangling link is no file.
-                match fs::metadata(entry.path()) {
-                    Ok(target) => kind = target.file_type(),
-                    Err(_) => {
-                        unit.skipped[0] += 1;
-                        continue;
-                    }
-                }
-            }
-            if kind.is_dir() {
-                waiting.push([path.as_slice(), b"/", name.as_bytes()].concat());
-            } else if kind.is_file() && has_image_extension(name.as_bytes()) {
-                names.push(name);
-            } else {
-                unit.skipped[0] += 1;
-            }
-        }
-        names.sort_unstable();
-        names.iter().for_each(|name| unit.push_file(name.as_bytes(), label));
+    walk(dir, OsStr::new(class), &mut |folder| {
+        let stamp = cache.settled(Stamp::of_folder(&folder.metadata), Kind::Folders);
+        let mut unit = Unit::new(&folder.path, stamp);
+        unit.skipped[0] = folder.skipped;
+        folder.images.iter().for_each(|name| unit.push_file(name.as_bytes(), label));
         units.push(unit);
-        // Which of two links to one folder is followed must not depend on the order of the disk.
-        waiting.sort_unstable_by(|a, b| b.cmp(a));
-    }
+        true
+    })?;
     units.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(units)
 }
@@ -241,14 +312,13 @@ impl Dataset for FolderDataset {
     }
 
     fn source_name(&self, index: usize) -> String {
-        self.path(index).display().to_string()
+        shown(&self.path(index))
     }
 
     fn relative_name(&self, index: usize) -> String {
-        let half = self.half.file_name().unwrap_or_default().as_bytes();
         let folder = self.index.unit_path(self.index.unit_of(index));
-        let name = [half, folder, self.index.name(index)].join(&b'/');
-        String::from_utf8_lossy(&name).into_owned()
+        let name = escaped(&[folder, self.index.name(index)].join(&b'/'));
+        format!("{}{name}", self.split.name)
     }
 
     fn listing(&self) -> Option<Listing> {
@@ -257,8 +327,12 @@ impl Dataset for FolderDataset {
             units: self.index.units(),
             bytes: self.index.size(),
             passed_over: vec![("files not named like images", u64::from(self.index.skipped()[0]))],
-            remarks: Vec::new(),
+            remarks: self.remarks.clone(),
         })
+    }
+
+    fn origin(&self) -> Option<SplitOrigin> {
+        Some(self.split.clone())
     }
 }
 
@@ -285,8 +359,12 @@ mod tests {
         (0..data.len()).map(|index| data.relative_name(index)).collect()
     }
 
+    fn opened(dir: &Path, split: Split, cache: &Cache) -> Result<FolderDataset> {
+        FolderDataset::open(dir, split, &ShardOptions { cache: cache.clone(), ..ShardOptions::default() })
+    }
+
     fn open(dir: &Path, split: Split) -> FolderDataset {
-        FolderDataset::open(dir, split, &cache()).unwrap()
+        opened(dir, split, &cache()).unwrap()
     }
 
     fn why(data: &FolderDataset) -> String {
@@ -356,7 +434,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), &["train/a/1.jpg"]);
         for expected in ["there is none yet", "train/a was new when it was listed"] {
-            let data = FolderDataset::open(dir.path(), Split::Train, &Cache::default()).unwrap();
+            let data = opened(dir.path(), Split::Train, &Cache::default()).unwrap();
             assert!(why(&data).contains(expected), "{}", why(&data));
         }
     }
@@ -387,18 +465,18 @@ mod tests {
         let cache = Cache { settle: Duration::ZERO, ..Cache::in_folder(kept.path().join("made")) };
         for round in 0..2 {
             for (dir, len) in [(&one, 1), (&two, 2)] {
-                let data = FolderDataset::open(dir.path(), Split::Train, &cache).unwrap();
+                let data = opened(dir.path(), Split::Train, &cache).unwrap();
                 assert_eq!((data.len(), data.origin.is_loaded()), (len, round == 1));
                 assert!(!dir.path().join("train").join(INDEX).exists());
             }
         }
         // Another data set's file under this one's name.
         let file = |dir: &Path| {
-            let data = FolderDataset::open(dir, Split::Train, &cache).unwrap();
+            let data = opened(dir, Split::Train, &cache).unwrap();
             data.origin.file.unwrap()
         };
         fs::copy(file(one.path()), file(two.path())).unwrap();
-        let data = FolderDataset::open(two.path(), Split::Train, &cache).unwrap();
+        let data = opened(two.path(), Split::Train, &cache).unwrap();
         assert_eq!((data.len(), why(&data).as_str()), (2, "it belongs to other data"));
     }
 
@@ -407,14 +485,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), &["train/a/1.jpg", "file"]);
         let cache = Cache::in_folder(dir.path().join("file/below"));
-        let data = FolderDataset::open(dir.path(), Split::Train, &cache).unwrap();
+        let data = opened(dir.path(), Split::Train, &cache).unwrap();
         let unsaved = data.origin.unsaved.clone().unwrap();
         assert!(unsaved.contains("file/below") && data.origin.file.is_none(), "{unsaved}");
         // The next place is tried.
         let mut cache = Cache { settle: Duration::ZERO, ..cache };
         cache.places.push(Place::Folder(dir.path().join("kept")));
         for round in 0..2 {
-            let data = FolderDataset::open(dir.path(), Split::Train, &cache).unwrap();
+            let data = opened(dir.path(), Split::Train, &cache).unwrap();
             assert_eq!((data.origin.is_loaded(), &data.origin.unsaved), (round == 1, &None));
             assert!(data.origin.file.unwrap().starts_with(dir.path().join("kept")));
         }
@@ -426,18 +504,69 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             put(dir.path(), &["train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg"]);
             prepare(dir.path());
-            FolderDataset::open(dir.path(), split, &cache()).err().map_or(String::new(), |e| format!("{e:#}"))
+            opened(dir.path(), split, &cache()).err().map_or(String::new(), |e| format!("{e:#}"))
         };
         let remove = |name: &'static str| move |dir: &Path| fs::remove_file(dir.join(name)).unwrap();
-        let text = refusal(&remove("train/dog/2.jpg"), Split::Train);
+        let only = |dir: &Path| fs::remove_dir_all(dir.join("train/cat")).unwrap();
+        let text = refusal(
+            &|dir| {
+                only(dir);
+                remove("train/dog/2.jpg")(dir)
+            },
+            Split::Train,
+        );
         assert!(text.contains("train/dog holds no files"), "{text}");
         let rename =
             |dir: &Path| fs::rename(dir.join("train/dog/2.jpg"), dir.join("train/dog/2.txt")).unwrap();
-        let text = refusal(&rename, Split::Train);
+        let text = refusal(
+            &|dir| {
+                only(dir);
+                rename(dir)
+            },
+            Split::Train,
+        );
         assert!(text.contains("train/dog holds no images, only 1 other"), "{text}");
+        // Of what cannot have been learned, nothing can be counted.
+        let text = refusal(
+            &|dir| {
+                remove("train/dog/2.jpg")(dir);
+                put(dir, &["val/dog/4.jpg"])
+            },
+            Split::Eval,
+        );
+        assert!(text.contains("train has no images of `dog`, but"), "{text}");
+        let text = refusal(&|dir| put(dir, &["val/Cat/4.jpg"]), Split::Eval);
+        assert!(text.contains("has a class `Cat` that"), "{text}");
         let text = refusal(&|dir| put(dir, &["val/fox/1.jpg"]), Split::Eval);
         assert!(text.contains("has a class `fox` that"), "{text}");
         let text = refusal(&|dir| fs::remove_dir_all(dir.join("val")).unwrap(), Split::Eval);
-        assert!(text.contains("no folder `val/` or `test/`"), "{text}");
+        assert!(text.contains("no folder `val/` (or"), "{text}");
+    }
+
+    #[test]
+    fn folders_without_images_are_no_classes_and_labels_stay_right() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), &["train/cat/1.jpg", "train/dog/2.jpg", "train/fox/notes.txt", "train/.git/x.jpg"]);
+        put(
+            dir.path(),
+            &["train/__MACOSX/cat/._1.jpg", "train/cat/@eaDir/1.jpg/thumb.jpg", "val/dog/3.jfif"],
+        );
+        fs::create_dir_all(dir.path().join("val/cat")).unwrap();
+        fs::create_dir_all(dir.path().join("val/bat")).unwrap();
+        let train = open(dir.path(), Split::Train);
+        assert_eq!(
+            (train.classes(), names(&train).len()),
+            (["cat", "dog"].map(str::to_string).as_slice(), 2)
+        );
+        assert_eq!(
+            train.listing().unwrap().remarks,
+            [
+                "train/: skipped 1 class folder without images: `fox`",
+                "train/: skipped hidden folders: `.git`, `__MACOSX`"
+            ]
+        );
+        let eval = open(dir.path(), Split::Eval);
+        assert_eq!((eval.classes().len(), eval.len(), eval.label(0)), (2, 1, 1));
+        assert_eq!(eval.listing().unwrap().remarks, ["val/: skipped 1 class folder without images: `bat`"]);
     }
 }

@@ -2,6 +2,7 @@
 //! number of dimensions, each dimension as u32), then the values. Plain or gzip.
 
 use super::source::missing;
+use super::split::{NamedSplit, SplitOrigin};
 use super::{Dataset, Image, Split};
 use crate::error::{Result, failed};
 use crate::files;
@@ -153,6 +154,15 @@ impl Dataset for IdxDataset {
 
     fn relative_name(&self, index: usize) -> String {
         format!("{}:{index}", self.file.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    fn origin(&self) -> Option<SplitOrigin> {
+        let is_train =
+            self.file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"train"));
+        Some(match is_train {
+            true => SplitOrigin::fixed("train", NamedSplit::Train),
+            false => SplitOrigin::fixed("t10k", NamedSplit::Test),
+        })
     }
 }
 

@@ -3,10 +3,12 @@
 //! (`ILSVRC2012_validation_ground_truth.txt`), which are not those of the sorted ids: its table `meta.mat` tells which is
 //! which.
 
-use super::folder::class_folders;
+use super::folder::trained_classes;
 use super::images::read_image_file;
+use super::split::{NamedSplit, SplitOrigin};
 use super::{Dataset, Image, decode_file, imagenet_meta};
 use crate::error::{Result, failed};
+use crate::escaped::shown;
 use crate::files;
 use anyhow::Context;
 use std::collections::HashMap;
@@ -86,7 +88,7 @@ impl ImagenetVal {
                 .hint("unpack ILSVRC2012_img_val.tar there, or in `val/`")
         })?;
         let train = dir.join("train");
-        let classes = if train.is_dir() { class_folders(&train)? } else { imagenet_ids() };
+        let classes = if train.is_dir() { trained_classes(&train)?.0 } else { imagenet_ids() };
         let labels = List::find(dir, &place)?.labels(&classes)?;
         let unreadable = || format!("cannot list the folder {}", place.display());
         let mut files = Vec::new();
@@ -245,11 +247,15 @@ impl Dataset for ImagenetVal {
     }
 
     fn source_name(&self, index: usize) -> String {
-        self.dir.join(self.name(index)).display().to_string()
+        shown(&self.dir.join(self.name(index)))
     }
 
     fn relative_name(&self, index: usize) -> String {
         format!("{}{}", self.prefix, self.name(index))
+    }
+
+    fn origin(&self) -> Option<SplitOrigin> {
+        Some(SplitOrigin::fixed(self.prefix, NamedSplit::Validation))
     }
 }
 
@@ -287,6 +293,7 @@ mod tests {
         // With the classes of a part of the training half.
         for class in ["n01440764", "n01443537", "n15075141"] {
             fs::create_dir_all(dir.path().join("train").join(class)).unwrap();
+            fs::write(dir.path().join("train").join(class).join("1.JPEG"), "").unwrap();
         }
         let data = ImagenetVal::open(dir.path()).unwrap();
         assert_eq!((data.classes().len(), data.label(2)), (3, 2));
@@ -304,11 +311,12 @@ mod tests {
         let id = |number: usize| format!("n{}", 10_000_000 + 7919 * number % 1000);
         for number in 1..=12 {
             fs::create_dir_all(dir.path().join("train").join(id(number))).unwrap();
+            fs::write(dir.path().join("train").join(id(number)).join("1.JPEG"), "").unwrap();
         }
         let data = ImagenetVal::open(dir.path()).unwrap();
         let class = |index: usize| data.classes()[data.label(index)].clone();
         assert_eq!([0, 1, 2].map(class), [2, 12, 1].map(id));
-        fs::remove_dir(dir.path().join("train").join(id(12))).unwrap();
+        fs::remove_dir_all(dir.path().join("train").join(id(12))).unwrap();
         let text = ImagenetVal::open(dir.path()).err().unwrap().to_string();
         assert!(text.contains("line 2: number 12 is n10000028, none of the 11 classes"), "{text}");
         fs::write(kit.join(NUMBERS), "2\n13\n1\n").unwrap();

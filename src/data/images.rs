@@ -1,60 +1,72 @@
 //! Image files: what they are called, how they are read; and a data set of them without labels.
 
 use super::jpeg::Jpeg;
+use super::walk::walk;
 use super::{Dataset, Image, decode};
 use crate::error::{Result, failed};
+use crate::escaped::{escaped, shown};
 use crate::files;
 use anyhow::Context;
 use image::ImageReader;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// More than any image file in use; a larger one is a mistake, and is not read into memory.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Names that image files end with. In a folder other files are passed over.
-pub const EXTENSIONS: [&str; 11] =
-    ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "tga"];
+pub const EXTENSIONS: [&str; 12] =
+    ["jpg", "jpeg", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "tga"];
 
 /// Image files with one label for all.
 pub struct ImageFiles {
     paths: Vec<PathBuf>,
     channels: usize,
     classes: Vec<String>,
+    skipped: u64,
 }
 
 impl ImageFiles {
-    /// The files among `paths` as they are, and the images below the folders among them, sorted by path; they come out
-    /// with `channels` channels.
+    /// The files among `paths` as they are, and the images below the folders among them by the rules of every data set
+    /// ([`walk`](super::walk)), sorted by path; they come out with `channels` channels.
     ///
     /// # Errors
     /// When a path is missing or a folder holds no image.
     pub fn find(paths: &[PathBuf], channels: usize) -> Result<Self> {
-        let mut found = Vec::new();
+        let (mut found, mut skipped) = (Vec::new(), 0);
         for path in paths {
             if !path.is_dir() {
                 if !path.exists() {
-                    let message = format!("no image: the file {} does not exist", path.display());
+                    let message = format!("no image: the file {} does not exist", shown(path));
                     return Err(failed(message).hint("name image files, or folders of them").into());
                 }
                 found.push(path.clone());
                 continue;
             }
-            let before = found.len();
-            for file in walkdir::WalkDir::new(path).sort_by_file_name() {
-                let file = file.with_context(|| format!("cannot list the folder {}", path.display()))?;
-                if file.file_type().is_file() && has_image_extension(file.file_name().as_encoded_bytes()) {
-                    found.push(file.into_path());
-                }
-            }
-            if found.len() == before {
-                let message = format!("the folder {} holds no images", path.display());
+            let mut below = Vec::new();
+            walk(path, OsStr::new(""), &mut |folder| {
+                skipped += u64::from(folder.skipped);
+                let place = path.join(OsStr::from_bytes(&folder.path));
+                below.extend(folder.images.iter().map(|name| place.join(name)));
+                true
+            })?;
+            if below.is_empty() {
+                let message = format!("the folder {} holds no images", shown(path));
                 let hint = format!("files are looked for that end with .{}", EXTENSIONS.join(", ."));
                 return Err(failed(message).hint(hint).into());
             }
+            below.sort_unstable();
+            found.append(&mut below);
         }
-        Ok(Self { paths: found, channels, classes: vec!["unknown".to_string()] })
+        Ok(Self { paths: found, channels, classes: vec!["unknown".to_string()], skipped })
+    }
+
+    /// Files in folders that are not named like images.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The file of sample `index`.
@@ -76,11 +88,11 @@ pub fn has_image_extension(name: &[u8]) -> bool {
 /// When it cannot be read or is larger than any image.
 pub fn read_image_file(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.clear();
-    let unreadable = || format!("cannot read {}", path.display());
+    let unreadable = || format!("cannot read {}", shown(path));
     let file = File::open(path).with_context(unreadable)?;
     let size = file.metadata().with_context(unreadable)?.len();
     if size > MAX_FILE_BYTES {
-        let message = format!("{}: {size} bytes are too many for an image", path.display());
+        let message = format!("{}: {size} bytes are too many for an image", shown(path));
         return Err(failed(message).hint("remove or replace the file").into());
     }
     // One more, so that the end is seen without growing.
@@ -123,13 +135,13 @@ impl Dataset for ImageFiles {
     }
     fn image(&self, index: usize) -> Result<Image> {
         let path = &self.paths[index];
-        let image = decode::decode(&files::read(path)?).with_context(|| path.display().to_string())?;
+        let image = decode::decode(&files::read(path)?).with_context(|| shown(path))?;
         Ok(if self.channels == 1 { image.to_gray() } else { image })
     }
     fn source_name(&self, index: usize) -> String {
-        self.paths[index].display().to_string()
+        shown(&self.paths[index])
     }
     fn relative_name(&self, index: usize) -> String {
-        self.source_name(index)
+        escaped(self.paths[index].as_os_str().as_bytes())
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! "senetidx"  version u32  kind u32  checksum u64 (FNV-1a of all that follows)
-//! classes u32  units u32  samples u32  text bytes u32  passed over 4 × u32
+//! classes u32  units u32  samples u32  text bytes u32  skipped 5 × u32
 //! units:   stamp a i64, stamp b u64, cut at u64, first sample u32, zero u32
 //! ends of the strings in the text, u32 each: root, classes, unit paths, sample names
 //! labels u32;  for shards: lengths u32, offsets u64
@@ -29,15 +29,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"senetidx";
 /// Goes up when the layout or the rules of listing change.
-const VERSION: u32 = 1;
-const HEADER: usize = 56;
+const VERSION: u32 = 2;
+const HEADER: usize = 60;
 const UNIT: usize = 32;
 /// Time of the last change of a shard that may still change, of which nobody can be sure later.
 pub const FRESH: i64 = i64::MIN;
 /// More classes than any data set in use.
 pub const MAX_CLASSES: usize = 1 << 20;
 /// Reasons for which members or files are passed over.
-pub const SKIP_KINDS: usize = 4;
+pub const SKIP_KINDS: usize = 5;
 
 /// What an index lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -724,7 +724,7 @@ mod tests {
             assert_eq!((0..6).map(|sample| index.label(sample)).collect::<Vec<_>>(), [0, 0, 0, 1, 3, 3]);
             assert_eq!(index.unit_path(3), b"unit-3");
             assert_eq!(index.samples_of(2), 4..4);
-            assert_eq!(index.skipped(), [6, 0, 0, 0]);
+            assert_eq!(index.skipped(), [6, 0, 0, 0, 0]);
             assert_eq!(index.stamp(2).modified, 1_002);
             if kind == Kind::Shards {
                 assert_eq!(index.piece(5), (1024, 100));

@@ -6,6 +6,7 @@
 
 pub mod augment;
 pub mod cifar;
+pub mod class_names;
 pub mod decode;
 pub mod faults;
 pub mod folder;
@@ -24,11 +25,13 @@ pub mod sampling;
 pub mod shards;
 pub mod share;
 mod source;
+pub mod split;
 pub mod stages;
 pub mod subset;
 pub mod synthetic;
 pub mod verify;
 pub mod views;
+mod walk;
 pub mod workers;
 
 use crate::error::{Result, failed, usage};
@@ -36,6 +39,8 @@ use crate::torch_ext::host;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shards::ShardOptions;
+pub use split::Split;
+use split::SplitOrigin;
 use std::path::PathBuf;
 use std::sync::Arc;
 use subset::Subset;
@@ -112,6 +117,10 @@ pub trait Dataset: Send + Sync {
     fn listing(&self) -> Option<index::Listing> {
         None
     }
+    /// Which split they are, by its name; of made-up data, nothing.
+    fn origin(&self) -> Option<SplitOrigin> {
+        None
+    }
 }
 
 /// Decodes sample `index` of a data set of image files.
@@ -119,36 +128,6 @@ fn decode_file(data: &dyn Dataset, index: usize) -> Result<Image> {
     let mut bytes = Vec::new();
     data.encoded(index, &mut bytes)?;
     decode::decode(&bytes).map_err(|error| data.undecodable(index, &error))
-}
-
-/// Which half of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// For training.
-    Train,
-    /// For evaluation: `val`, `test` or `t10k`.
-    Eval,
-}
-
-impl Split {
-    /// Both halves.
-    pub const BOTH: [Self; 2] = [Self::Train, Self::Eval];
-
-    /// In a word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Eval => "eval",
-        }
-    }
-
-    /// What the folders of this half are called, and what the names of its shards begin with.
-    fn folders(self) -> &'static [&'static str] {
-        match self {
-            Self::Train => &["train"],
-            Self::Eval => &["val", "test"],
-        }
-    }
 }
 
 /// Form in which a data set is stored.
@@ -159,7 +138,7 @@ pub enum Source {
     Auto,
     /// MNIST's IDX files, gzip or not.
     Idx,
-    /// `train/CLASS/**` and `val/CLASS/**` (or `test/`).
+    /// `train/CLASS/**` and `val/CLASS/**` (or `valid/`, `validation/`, `dev/`, `test/`).
     Folder,
     /// Tar shards by WebDataset's convention; `data.dir` may also be one shard or a pattern.
     Shards,

@@ -4,6 +4,7 @@
 use super::Dataset;
 use super::subset::Subset;
 use crate::error::{Result, failed};
+use crate::escaped::{escaped, unescaped};
 use crate::files;
 use anyhow::Context;
 use std::collections::HashSet;
@@ -15,18 +16,17 @@ pub const TITLE: &str = "# senet quarantine";
 
 /// Names of samples to leave out.
 ///
-/// One relative name a line; `#` begins a comment line, `./` may stand before a name (and must, where it begins with
-/// `#`). `\\`, `\n` and `\r` stand for a backslash and line ends in a name.
+/// One relative name a line, [escaped](crate::escaped) as data sets give it; `#` begins a comment line, `./` may stand
+/// before a name (and must, where it begins with `#`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exclusions {
     names: HashSet<String>,
 }
 
-/// A name as a line of a list.
-pub fn escape(name: &str) -> String {
-    let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+/// A relative name as a line of a list.
+pub fn line(name: &str) -> String {
     // A name that seems to begin with `./` itself would lose it.
-    if name.starts_with('#') || name.starts_with("./") { format!("./{name}") } else { name }
+    if name.starts_with('#') || name.starts_with("./") { format!("./{name}") } else { name.to_string() }
 }
 
 impl Exclusions {
@@ -53,19 +53,8 @@ impl Exclusions {
                 continue;
             }
             let line = line.strip_prefix("./").unwrap_or(line);
-            let mut name = String::with_capacity(line.len());
-            let mut letters = line.chars();
-            while let Some(letter) = letters.next() {
-                name.push(match letter {
-                    '\\' => match letters.next() {
-                        Some('\\') => '\\',
-                        Some('n') => '\n',
-                        Some('r') => '\r',
-                        _ => return Err((number + 1, "an unknown escape after a backslash".to_string())),
-                    },
-                    other => other,
-                });
-            }
+            // Other spellings of an escape mean the same name.
+            let name = escaped(&unescaped(line).map_err(|what| (number + 1, what))?);
             if name.starts_with('/') {
                 return Err((number + 1, format!("`{name}` is an absolute path")));
             }
@@ -120,10 +109,16 @@ mod tests {
 
     #[test]
     fn names_survive_the_file() {
-        for name in ["a", "#a", "./a", "a\\n\n\r", "a b ", "é"] {
-            let read = Exclusions::from_text(&format!("# list\n\n{}\n", escape(name))).unwrap();
-            assert!(read.contains(name) && read.len() == 1, "{name:?}: {read:?}");
+        let names: [&[u8]; 8] =
+            [b"a", b"#a", b"./a", b"a\\n\n\r", b"a b ", "é".as_bytes(), b"\xe9.jpg", b"\xe8.jpg"];
+        for name in names {
+            let name = escaped(name);
+            let read = Exclusions::from_text(&format!("# list\n\n{}\n", line(&name))).unwrap();
+            assert!(read.contains(&name) && read.len() == 1, "{name:?}: {read:?}");
         }
+        // As people, or earlier versions, write them.
+        let read = Exclusions::from_text("tab\t.jpg\n\\x41.jpg\n").unwrap();
+        assert!(read.contains("tab\\x09.jpg") && read.contains("A.jpg"), "{read:?}");
         assert_eq!(Exclusions::from_text("a\n/b\n").unwrap_err().0, 2);
         assert_eq!(Exclusions::from_text("a\\x\n").unwrap_err().0, 1);
     }

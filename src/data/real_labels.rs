@@ -40,7 +40,7 @@ impl RealLabels {
 
     fn parse(json: &[u8]) -> Result<Vec<Vec<u16>>, String> {
         let labels: Vec<Vec<u16>> =
-            serde_json::from_slice(json).map_err(|error| format!("no list of lists of labels ({error})"))?;
+            files::parse_json(json).map_err(|error| format!("no list of lists of labels ({error})"))?;
         if labels.len() != IMAGES {
             return Err(format!("{IMAGES} lists are expected, one an image, but there are {}", labels.len()));
         }

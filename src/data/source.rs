@@ -3,9 +3,11 @@
 use super::folder::{self, FolderDataset};
 use super::imagenet_val::{self, ImagenetVal};
 use super::shards::{self, ShardDataset, ShardOptions};
+use super::split::{find_folder, split_folders};
 use super::synthetic::SyntheticDataset;
 use super::{DataSpec, Dataset, Source, Split, cifar, idx};
 use crate::error::{Result, failed, usage};
+use crate::escaped::shown;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +21,14 @@ impl DataSpec {
         let dir = &self.dir;
         Ok(match self.form()? {
             Source::Idx => Arc::new(idx::IdxDataset::open(dir, split)?),
-            Source::Folder => Arc::new(FolderDataset::open(dir, split, &options.cache)?),
+            Source::Folder => Arc::new(FolderDataset::open(dir, split, options)?),
             Source::Shards => {
                 check_named(dir, split)?;
                 Arc::new(ShardDataset::open(dir, split, options)?)
             }
             Source::Cifar => Arc::new(cifar::CifarDataset::open(dir, split)?),
             Source::ImagenetVal => match split {
-                Split::Train => Arc::new(FolderDataset::open(dir, split, &options.cache)?),
+                Split::Train => Arc::new(FolderDataset::open(dir, split, options)?),
                 Split::Eval => Arc::new(ImagenetVal::open(dir)?),
             },
             Source::Synthetic => Arc::new(SyntheticDataset::new(&self.synthetic, split, seed)),
@@ -49,15 +51,15 @@ impl DataSpec {
                 false => Err(missing(dir).into()),
             };
         }
-        // The evaluation half may come alone.
-        let halves = ["train", "val", "test"].map(|half| dir.join(half));
-        let mut halves = halves.iter().filter(|half| half.is_dir()).peekable();
         if has_flat_val(dir) {
             return Ok(Source::ImagenetVal);
         }
-        if halves.peek().is_some() {
-            let only_shards = |half: &&std::path::PathBuf| shards::are_in(half) && !has_folders(half);
-            return Ok(if halves.any(|half| only_shards(&half)) { Source::Shards } else { Source::Folder });
+        // The evaluation split may come alone.
+        let splits = split_folders(dir);
+        if !splits.is_empty() {
+            let only_shards = |place: &Path| shards::are_in(place) && !has_folders(place);
+            let is_shards = splits.iter().any(|split| only_shards(&split.path));
+            return Ok(if is_shards { Source::Shards } else { Source::Folder });
         }
         if cifar::is_here(dir) {
             return Ok(Source::Cifar);
@@ -71,10 +73,13 @@ impl DataSpec {
         if folder::is_plain(dir) {
             return Ok(Source::Folder);
         }
+        if let Some(problem) = shards::compressed_in(dir) {
+            return Err(problem.into());
+        }
         let message = format!(
             "{}: neither `train/`, `val/` or `test/` with class folders or shards, nor shards themselves, nor CIFAR's \
              binary files, nor IDX files found",
-            dir.display()
+            shown(dir)
         );
         Err(failed(message)
             .hint("`data.dir` names the folder that directly holds them (`--data DIR`)")
@@ -87,11 +92,11 @@ impl DataSpec {
     /// When nothing known is there.
     pub fn halves(&self) -> Result<Vec<Split>> {
         let dir = &self.dir;
-        let half = |split: Split| split.folders().iter().any(|half| dir.join(half).is_dir());
+        let has_folder = |split: Split| find_folder(dir, split, |_| true).is_some();
         let is_there = |split: &Split| match self.source {
-            Source::Folder => half(*split) || (*split == Split::Eval && folder::is_plain(dir)),
-            Source::ImagenetVal => *split == Split::Eval || half(*split),
-            Source::Shards => half(*split) || (check_named(dir, *split).is_ok() && shards::has(dir, *split)),
+            Source::Folder => has_folder(*split) || (*split == Split::Eval && folder::is_plain(dir)),
+            Source::ImagenetVal => *split == Split::Eval || has_folder(*split),
+            Source::Shards => check_named(dir, *split).is_ok() && shards::has(dir, *split),
             _ => true,
         };
         let mut known = self.clone();
@@ -115,13 +120,12 @@ fn has_folders(dir: &Path) -> bool {
     entries.any(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir())
 }
 
-/// Refuses to train on shards whose names say of no half that they are its: they would be evaluated on, too.
+/// Refuses to train on named shards whose names do not say which split they are: they would be evaluated on, too.
 fn check_named(place: &Path, split: Split) -> Result<()> {
-    let name = place.file_name().unwrap_or_default().as_encoded_bytes();
-    if split == Split::Eval || place.is_dir() || shards::half_of(name).is_some() {
+    if split == Split::Eval || place.is_dir() || shards::is_named(place, split)? {
         return Ok(());
     }
-    let message = format!("{}: the name does not say which half these shards are", place.display());
+    let message = format!("{}: the name does not say which split these shards are", shown(place));
     let hint =
         "call them train-* and val-* in one folder, or put them into `train/` and `val/` and name the folder";
     Err(usage(message).hint(hint).into())
@@ -135,8 +139,8 @@ pub(super) fn missing(dir: &Path) -> crate::error::Problem {
         "`--data DIR` (or `data.dir`) names a folder with `train/CLASS/*` and `val/CLASS/*`, shards, CIFAR or IDX files"
     };
     let message = match dir.exists() {
-        true => format!("no data: {} is not a folder", dir.display()),
-        false => format!("no data: the folder {} does not exist", dir.display()),
+        true => format!("no data: {} is not a folder", shown(dir)),
+        false => format!("no data: the folder {} does not exist", shown(dir)),
     };
     failed(message).hint(hint)
 }

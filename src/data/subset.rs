@@ -1,5 +1,7 @@
 //! Some samples of a data set, in any order, as often as wanted.
 
+use super::index::Listing;
+use super::split::SplitOrigin;
 use super::{Dataset, Image};
 use crate::error::Result;
 use std::sync::Arc;
@@ -51,5 +53,11 @@ impl Dataset for Subset {
     }
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
         self.all.undecodable(self.at(index), error)
+    }
+    fn listing(&self) -> Option<Listing> {
+        self.all.listing()
+    }
+    fn origin(&self) -> Option<SplitOrigin> {
+        self.all.origin()
     }
 }

@@ -4,7 +4,7 @@
 
 use super::images::{MAX_FILE_BYTES, dimensions};
 use super::jpeg::segments::Segments;
-use super::quarantine::escape;
+use super::quarantine::line;
 use super::{Dataset, decode, workers};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -133,7 +133,7 @@ impl Report {
         for finding in self.findings.iter().filter(|finding| !finding.verdict.is_usable()) {
             let detail: String =
                 finding.detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = writeln!(text, "# {}: {detail}\n{}", finding.verdict.in_words(), escape(&finding.name));
+            let _ = writeln!(text, "# {}: {detail}\n{}", finding.verdict.in_words(), line(&finding.name));
         }
         text
     }
@@ -336,7 +336,7 @@ mod tests {
     use super::super::folder::FolderDataset;
     use super::super::index::Cache;
     use super::super::quarantine::{Exclusions, without};
-    use super::super::shards::pack;
+    use super::super::shards::{ShardOptions, pack};
     use super::*;
     use crate::rng;
     use image::{DynamicImage, ImageFormat, RgbImage};
@@ -447,8 +447,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
+        let options = ShardOptions { cache: Cache::none(), ..ShardOptions::default() };
         let data: Arc<dyn Dataset> =
-            Arc::new(FolderDataset::open(dir.path(), Split::Train, &Cache::none()).unwrap());
+            Arc::new(FolderDataset::open(dir.path(), Split::Train, &options).unwrap());
         let last = AtomicUsize::new(0);
         let report = verify(data.as_ref(), 3, &|done| {
             last.fetch_max(done, Ordering::Relaxed);

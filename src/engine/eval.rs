@@ -3,6 +3,7 @@
 use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
 use super::setup::{Setup, fingerprint, share_threads};
+use super::splits;
 use super::trained::{Trained, check_size};
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
@@ -214,6 +215,12 @@ pub fn run(
 ) -> Result<Outcome> {
     let Examined { trained, dataset, classes, experiment, warning } = Examined::open(subject, request)?;
     share_threads(experiment.threads, collective);
+    if collective.is_main() {
+        observer.remark(&splits::line(&experiment.data, splits::EVALUATION, dataset.as_ref()));
+        for message in splits::warnings(None, dataset.as_ref()) {
+            observer.event(&Event::Warning { message });
+        }
+    }
     let net = &trained.net;
     let targets = &classes
         .targets(look.subset, net.device())

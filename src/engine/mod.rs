@@ -13,6 +13,7 @@ pub mod mixing;
 pub mod predict;
 pub mod runs;
 pub mod setup;
+pub mod splits;
 pub mod train;
 pub mod trained;
 

@@ -6,6 +6,7 @@ use crate::data::images::ImageFiles;
 use crate::data::loader::{Loader, Plan};
 use crate::data::{DataSpec, Dataset, Normalise};
 use crate::error::{Result, TorchContext};
+use crate::escaped;
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -31,8 +32,12 @@ pub struct Guess {
 /// What a network makes of an image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The file.
+    /// The file; in JSON, where its name is not UTF-8, [escaped](crate::escaped).
+    #[serde(serialize_with = "escaped::serialize")]
     pub image: PathBuf,
+    /// Whether it is escaped in JSON: `\\` and `\xHH` then stand for bytes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub image_escaped: bool,
     /// The most probable classes, the best first.
     pub top: Vec<Guess>,
     /// All logits, in the order of the classes, where they were asked for.
@@ -102,6 +107,7 @@ fn prediction(
     };
     Prediction {
         image: image.to_path_buf(),
+        image_escaped: image.to_str().is_none(),
         top: order.iter().take(top).map(guess).collect(),
         logits: with_logits.then(|| logits.to_vec()),
     }

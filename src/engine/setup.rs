@@ -104,7 +104,7 @@ impl Setup {
         if eval.classes().len() > train.classes().len() {
             let (more, fewer) = (eval.classes().len(), train.classes().len());
             let message = format!("the evaluation data has {more} classes, the training data {fewer}");
-            return Err(failed(message).hint("both halves must be of the same data set").into());
+            return Err(failed(message).hint("both splits must be of the same data set").into());
         }
         let (entry, _) = models::find(&experiment.model.name)?;
         experiment.data.resolve(train.as_ref(), &entry.preprocessing())?;

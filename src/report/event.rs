@@ -162,6 +162,8 @@ pub enum Tick {
 pub trait Observer {
     /// Something happened.
     fn event(&mut self, event: &Event);
+    /// A line for people, of which nothing is kept.
+    fn remark(&mut self, _text: &str) {}
     /// A batch is done. Called at each, so it must be quick.
     fn tick(&mut self, _tick: Tick) {}
 }

@@ -1,12 +1,14 @@
 //! The index of shards: members become samples.
 
-use super::super::images::{EXTENSIONS, MAX_FILE_BYTES};
+use super::super::images::{EXTENSIONS, MAX_FILE_BYTES, has_image_extension};
 use super::super::index::{FRESH, Index, Kind, MAX_CLASSES, Stamp, Unit, is_inside};
 use super::super::workers;
 use super::find::Found;
 use super::tar::{Fault, Member, MemberKind, Members, decimal};
 use super::{Broken, ShardOptions};
 use crate::error::{Problem, Result, failed};
+use crate::escaped::shown;
+use crate::files::parse_json;
 use anyhow::Context;
 use serde::Deserialize;
 use std::fs::{self, File};
@@ -30,10 +32,10 @@ pub(super) fn is_current(index: &Index, found: &Found, broken: Broken) -> Result
     let changed = |unit: usize| {
         let path = found.folder.join(&found.names[unit]);
         if index.stamp(unit).modified == FRESH {
-            return Some(format!("{} was new when it was listed", path.display()));
+            return Some(format!("{} was new when it was listed", shown(&path)));
         }
         let stamp = fs::metadata(&path).map(|metadata| Stamp::of_shard(&metadata));
-        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", path.display()))
+        (stamp.ok() != Some(index.stamp(unit))).then(|| format!("{} has changed", shown(&path)))
     };
     match workers::map(index.units(), workers::for_listing(), changed).into_iter().flatten().next() {
         Some(why) => Err(why),
@@ -58,10 +60,14 @@ struct Group {
     image: Option<(u64, u64)>,
     cls: Option<(u64, u64)>,
     json: Option<(u64, u64)>,
+    /// Images whose file names have more dots, and which are no other form of an image of this key.
+    dotted: u32,
+    /// Whether there are labels of such names.
+    has_dotted_labels: bool,
 }
 
 fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
-    let unreadable = || format!("cannot read {}", path.display());
+    let unreadable = || format!("cannot read {}", shown(path));
     let file = File::open(path).with_context(unreadable)?;
     let metadata = file.metadata().with_context(unreadable)?;
     let stamp = options.cache.settled(Stamp::of_shard(&metadata), Kind::Shards);
@@ -97,7 +103,7 @@ fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
 }
 
 fn problem(path: &Path, offset: u64, what: &str) -> Problem {
-    failed(format!("{}, byte {offset}: {what}", path.display()))
+    failed(format!("{}, byte {offset}: {what}", shown(path)))
 }
 
 /// A member finds its place in its group, or begins the next.
@@ -137,7 +143,11 @@ fn take_in(
         _ if image => &mut group.image,
         b"cls" => &mut group.cls,
         b"json" => &mut group.json,
-        _ => return Ok(()),
+        other => {
+            group.dotted += u32::from(other.contains(&b'.') && has_image_extension(other));
+            group.has_dotted_labels |= other.ends_with(b".cls") || other.ends_with(b".json");
+            return Ok(());
+        }
     };
     if slot.is_some() {
         let what = if image { "image" } else { "label" };
@@ -165,8 +175,12 @@ fn close(
     if group.key.is_empty() {
         return Ok(());
     }
+    // Beside an image of the key, `KEY.seg.png` is another form of it.
+    if group.image.is_none() || group.has_dotted_labels {
+        unit.skipped[4] += group.dotted;
+    }
     let Some((offset, length)) = group.image else {
-        unit.skipped[2] += 1;
+        unit.skipped[2] += u32::from(group.dotted == 0);
         return Ok(());
     };
     let key = group.key.escape_ascii();
@@ -217,9 +231,12 @@ struct Described {
 }
 
 fn label_of_json(bytes: &[u8]) -> Result<u64, String> {
-    let described: Described =
-        serde_json::from_slice(bytes).map_err(|error| format!("JSON that is broken ({error})"))?;
-    let number = |value: &Option<serde_json::Value>| value.as_ref().and_then(serde_json::Value::as_u64);
+    let described: Described = parse_json(bytes).map_err(|error| format!("JSON that is broken ({error})"))?;
+    // A table that became JSON has numbers as strings.
+    let number = |value: &Option<serde_json::Value>| {
+        let value = value.as_ref()?;
+        value.as_u64().or_else(|| decimal(value.as_str()?.as_bytes()))
+    };
     match (number(&described.cls), number(&described.label)) {
         (Some(cls), Some(label)) if cls != label => Err(format!("both `cls` {cls} and `label` {label}")),
         (Some(label), _) | (None, Some(label)) => Ok(label),
@@ -237,7 +254,7 @@ fn refuse_twins(unit: &Unit, path: &Path) -> Result<()> {
         Some(pair) => {
             let message = format!(
                 "{}: the key `{}` names two samples, numbers {} and {}",
-                path.display(),
+                shown(path),
                 name(pair[0]).escape_ascii(),
                 pair[0] + 1,
                 pair[1] + 1

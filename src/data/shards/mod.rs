@@ -16,11 +16,13 @@ pub mod pack;
 pub mod tar;
 
 use super::index::{Cache, Index, Kind, Listing, Origin};
+use super::split::SplitOrigin;
 use super::{Dataset, Image, Split, decode_file};
 use crate::error::{Result, failed};
+use crate::escaped::{escaped, shown};
 use anyhow::Context;
-pub use find::{are_in, half_of, has, is_shard_name};
-use find::{class_names, find};
+use find::{Found, class_names, find};
+pub use find::{are_in, compressed_in, has, is_named, is_shard_name};
 use handles::Handles;
 use list::{is_current, list};
 use std::ffi::OsStr;
@@ -33,13 +35,14 @@ use std::path::{Path, PathBuf};
 const MAX_OPEN: usize = 64;
 
 /// What is passed over, in the order of [`Index::skipped`].
-const PASSED_OVER: [&str; 4] = [
+const PASSED_OVER: [&str; 5] = [
     "links, devices and sparse files",
     "members with absolute paths or `..`",
     // Notes, or what a cut has left.
     "keys without an image",
     // With `Broken::KeepWhole` only.
     "images without a label",
+    "images whose file names have more than one dot: the key ends at the first",
 ];
 
 /// What to do with shards that are not whole.
@@ -60,12 +63,14 @@ pub struct ShardOptions {
     pub broken: Broken,
     /// Where the index is kept.
     pub cache: Cache,
+    /// Whether a split of class folders is looked at by itself: its classes need not be those of the other.
+    pub alone: bool,
 }
 
 impl ShardOptions {
     /// As training opens data: whole shards only, and an index that is kept.
     pub fn for_training() -> Self {
-        Self { broken: Broken::Refuse, cache: Cache::for_user() }
+        Self { cache: Cache::for_user(), ..Self::default() }
     }
 }
 
@@ -73,8 +78,10 @@ impl ShardOptions {
 pub struct ShardDataset {
     /// The folder as it was named, for messages.
     folder: PathBuf,
-    /// What relative names begin with: the half's folder, where it was found below the data's.
+    /// What relative names begin with: the split's folder, where it was found below the data's.
     prefix: String,
+    split: SplitOrigin,
+    remarks: Vec<String>,
     index: Index,
     origin: Origin,
     classes: Vec<String>,
@@ -83,9 +90,10 @@ pub struct ShardDataset {
 
 impl ShardDataset {
     /// Opens the shards that `place` names: a shard (`train.tar`), a pattern of them (`train-{000000..000099}.tar`,
-    /// `train-*.tar`), a folder of them, or a folder with `train/` and `val/` (or `test/`). In a folder that directly
-    /// holds shards of both halves these begin with `train`, and with `val` or `test`. A pattern that begins with the
-    /// other half's word stands for its folder: `train-*.tar` has its evaluation half in `val-*.tar` beside it.
+    /// `train-*.tar`), a folder of them, or a folder with `train/` and `val/` (or another [name](super::split) of a split).
+    /// In a folder that directly holds shards of several splits, the words of their names say which is which. A pattern
+    /// with a word of the other split stands for its folder: `train-*.tar` has its evaluation split in `val-*.tar` beside
+    /// it.
     ///
     /// Class names are the lines of `classes.txt` beside the shards or a folder above; without it, the labels.
     ///
@@ -103,8 +111,14 @@ impl ShardDataset {
             || list(&found, &root, options),
         )?;
         if index.is_empty() {
-            let message = format!("the shards of {} hold no samples", place.display());
-            return Err(failed(message).hint("a sample is KEY.jpg with KEY.cls or KEY.json").into());
+            let message = format!("the shards of {} hold no samples", shown(place));
+            let hint = match index.skipped()[4] {
+                0 => "a sample is KEY.jpg with KEY.cls or KEY.json",
+                _ => {
+                    "a sample is KEY.jpg with KEY.cls or KEY.json, and KEY ends at the first dot: rename the members"
+                }
+            };
+            return Err(failed(message).hint(hint).into());
         }
         let (classes, from) = match class_names(&found.folder)? {
             Some((names, file)) => (names, file),
@@ -119,7 +133,8 @@ impl ShardDataset {
             }
         };
         let open = Handles::new(MAX_OPEN);
-        let data = Self { folder: found.folder, prefix: found.prefix, index, origin, classes, open };
+        let Found { folder, prefix, split, remarks, .. } = found;
+        let data = Self { folder, prefix, split, remarks, index, origin, classes, open };
         let beyond = (0..data.len()).find(|sample| data.index.label(*sample) >= data.classes.len());
         if let Some(sample) = beyond {
             let message = format!(
@@ -199,12 +214,12 @@ impl Dataset for ShardDataset {
 
     fn source_name(&self, index: usize) -> String {
         let shard = self.shard(self.index.unit_of(index));
-        format!("{}:{}", shard.display(), String::from_utf8_lossy(self.index.name(index)))
+        format!("{}:{}", shown(&shard), escaped(self.index.name(index)))
     }
 
     fn relative_name(&self, index: usize) -> String {
-        let shard = String::from_utf8_lossy(self.index.unit_path(self.index.unit_of(index)));
-        format!("{}{shard}:{}", self.prefix, String::from_utf8_lossy(self.index.name(index)))
+        let shard = escaped(self.index.unit_path(self.index.unit_of(index)));
+        format!("{}{shard}:{}", self.prefix, escaped(self.index.name(index)))
     }
 
     fn undecodable(&self, index: usize, error: &anyhow::Error) -> anyhow::Error {
@@ -222,8 +237,12 @@ impl Dataset for ShardDataset {
             units: self.index.units(),
             bytes: self.index.size(),
             passed_over: PASSED_OVER.into_iter().zip(counts).collect(),
-            remarks: self.cut_shards(),
+            remarks: self.remarks.iter().cloned().chain(self.cut_shards()).collect(),
         })
+    }
+
+    fn origin(&self) -> Option<SplitOrigin> {
+        Some(self.split.clone())
     }
 }
 
@@ -237,7 +256,10 @@ mod tests {
     use std::time::Duration;
 
     fn options() -> ShardOptions {
-        ShardOptions { broken: Broken::Refuse, cache: Cache { settle: Duration::ZERO, ..Cache::default() } }
+        ShardOptions {
+            cache: Cache { settle: Duration::ZERO, ..Cache::default() },
+            ..ShardOptions::default()
+        }
     }
 
     fn lenient() -> ShardOptions {
@@ -309,7 +331,7 @@ mod tests {
             for (index, contents) in ["first", "second", "third"].iter().enumerate() {
                 assert_eq!(read(&data, index), contents.as_bytes());
             }
-            assert_eq!(data.index.skipped(), [0, 0, 1, 0]);
+            assert_eq!(data.index.skipped(), [0, 0, 0, 0, 1]);
         }
     }
 
@@ -338,7 +360,7 @@ mod tests {
         let error = |place: &str, split| format!("{:#}", open(place, split).err().unwrap());
         assert!(error("flat/train-{09..11}.tar", Split::Train).contains("no shard"), "");
         assert!(error("flat/x*.tar", Split::Train).contains("named like"));
-        assert!(error("train", Split::Eval).contains("no shards for the half `val` or `test`"));
+        assert!(error("train", Split::Eval).contains("no shards of the split `val` or `test`"));
         assert!(error("nowhere/x.tar", Split::Train).contains("nowhere does not exist"));
         assert!(error("flat/{1..", Split::Train).contains("a range is written"));
         assert!(error("flat/{2..1}", Split::Train).contains("backwards"));
@@ -414,7 +436,7 @@ mod tests {
         put(dir.path(), "a.tar", &builder.into_inner().unwrap());
         let data = ShardDataset::open(dir.path(), Split::Train, &options()).unwrap();
         assert_eq!(names(&data), ["a.tar:good"]);
-        assert_eq!(data.index.skipped(), [4, 2, 0, 0]);
+        assert_eq!(data.index.skipped(), [4, 2, 0, 0, 0]);
     }
 
     #[test]
@@ -545,8 +567,11 @@ mod tests {
             }
             fs::write(&place, &bytes).unwrap();
             let broken = if round % 3 == 0 { Broken::KeepWhole } else { Broken::Refuse };
-            let opened =
-                ShardDataset::open(&place, Split::Train, &ShardOptions { broken, cache: Cache::none() });
+            let opened = ShardDataset::open(
+                &place,
+                Split::Train,
+                &ShardOptions { broken, cache: Cache::none(), alone: false },
+            );
             if let Ok(data) = opened {
                 accepted += 1;
                 for index in 0..data.len() {

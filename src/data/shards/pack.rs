@@ -8,6 +8,8 @@ use super::tar::{END_BYTES, decimal, member_bytes, write_end, write_member};
 use crate::data::images::dimensions;
 use crate::data::{Dataset, Image, decode, workers};
 use crate::error::{Result, failed, usage};
+use crate::escaped::{escaped, shown};
+use crate::files::{FolderLock, parse_json};
 use crate::{files, rng};
 use anyhow::Context;
 use fast_image_resize::images::{Image as FirImage, ImageRef};
@@ -20,11 +22,14 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 /// The list of what was packed.
 pub const MANIFEST: &str = "manifest.json";
+/// Held by the process that packs.
+const LOCK: &str = ".senet-pack.lock";
 const FORMAT: &str = "senet-shards";
 const VERSION: u32 = 1;
 
@@ -121,6 +126,10 @@ pub fn pack(
         return Err(failed("there is nothing to pack").into());
     }
     files::create_dir(out_dir)?;
+    let Some(_lock) = FolderLock::take(out_dir, LOCK)? else {
+        let message = format!("another process is packing into {}", shown(out_dir));
+        return Err(failed(message).hint("wait for its end, or choose another folder").into());
+    };
     let mut manifest = Manifest {
         format: FORMAT.to_string(),
         version: VERSION,
@@ -143,6 +152,10 @@ pub fn pack(
     };
     shards_in(out_dir)?;
     write_classes(data.classes(), out_dir)?;
+    if known.is_empty() {
+        // Before the first shard: who opens the folder meanwhile is told that it is a part.
+        write_manifest(&manifest, out_dir)?;
+    }
 
     let order = order(data.len(), options.seed);
     let mut ready: VecDeque<(String, Vec<u8>)> = VecDeque::new();
@@ -243,12 +256,12 @@ fn read_manifest(folder: &Path) -> Result<Option<Manifest>> {
     struct Format {
         format: Option<serde_json::Value>,
     }
-    match serde_json::from_slice::<Format>(&text) {
+    match parse_json::<Format>(&text) {
         Ok(Format { format }) if format.as_ref().and_then(|format| format.as_str()) == Some(FORMAT) => {}
         _ => return Ok(None),
     }
     let damaged = |what: String| failed(format!("{}: {what}", path.display())).hint(hint);
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let manifest: Manifest = parse_json(&text).map_err(|error| damaged(error.to_string()))?;
     if manifest.version != VERSION {
         return Err(damaged(format!("version {VERSION} is expected, not {}", manifest.version)).into());
     }
@@ -276,7 +289,7 @@ fn shards_in(folder: &Path) -> Result<Vec<(usize, PathBuf)>> {
     let mut shards = Vec::new();
     for entry in fs::read_dir(folder).with_context(unreadable)? {
         let entry = entry.with_context(unreadable)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = escaped(entry.file_name().as_bytes());
         if !name.ends_with(".tar") || name.starts_with('.') {
             continue;
         }

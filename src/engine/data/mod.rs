@@ -2,7 +2,7 @@
 
 pub mod loading;
 
-use super::StopFlag;
+use super::{StopFlag, splits};
 use crate::data::index::{Cache, Listing};
 use crate::data::quarantine::{TITLE, without_listed};
 use crate::data::shards::pack::{self, PackOptions};
@@ -10,6 +10,7 @@ use crate::data::shards::{Broken, ShardOptions};
 use crate::data::verify::{self, Report};
 use crate::data::{DataSpec, Dataset, Source, Split};
 use crate::error::{Result, failed, usage};
+use crate::escaped;
 use crate::files;
 use anyhow::Context;
 use serde::{Serialize, Serializer};
@@ -67,11 +68,15 @@ pub struct IndexedUnits {
     /// Why it did not.
     pub why: Option<String>,
     /// The file that keeps it.
+    #[serde(serialize_with = "escaped::serialize_some")]
     pub file: Option<PathBuf>,
     /// Why a new one could not be kept.
     pub unsaved: Option<String>,
-    /// What was passed over, and how much of it there was.
+    /// What was skipped, and how much of it there was.
     pub passed_over: BTreeMap<&'static str, u64>,
+    /// What else the user should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 impl From<Listing> for IndexedUnits {
@@ -85,6 +90,7 @@ impl From<Listing> for IndexedUnits {
             file: listing.origin.file,
             unsaved: listing.origin.unsaved,
             passed_over: passed_over.collect(),
+            remarks: listing.remarks,
         }
     }
 }
@@ -118,6 +124,12 @@ pub struct VerifiedHalf {
     /// What.
     #[serde(flatten)]
     pub report: Report,
+    /// What else the user should know.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// Why training refuses the split, whatever its images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Decodes all samples of the halves of `dir`. `None` where it was stopped.
@@ -134,13 +146,19 @@ pub fn verify(
     let (spec, halves) = find(dir, wanted)?;
     let mut found = Vec::new();
     for half in halves {
-        let data = spec.open_whole(half, 0, &ShardOptions::for_training())?;
+        let options = ShardOptions { alone: true, ..ShardOptions::for_training() };
+        let data = spec.open_whole(half, 0, &options)?;
+        let strictly = spec.open_whole(half, 0, &ShardOptions::for_training());
+        let refused = strictly.err().map(|error| format!("{error:#}"));
         let progress = |done: usize| {
             tell(half, done, data.len());
             go_on(stop)
         };
         match verify::verify(data.as_ref(), threads, &progress) {
-            Some(report) => found.push(VerifiedHalf { half, report }),
+            Some(report) => {
+                let warnings = splits::of_listing(data.as_ref());
+                found.push(VerifiedHalf { half, report, warnings, refused });
+            }
             None => return Ok(None),
         }
     }
@@ -197,6 +215,7 @@ pub struct PackedHalf {
     #[serde(serialize_with = "name")]
     pub half: Split,
     /// The folder of its shards.
+    #[serde(serialize_with = "escaped::serialize")]
     pub dir: PathBuf,
     /// Samples in them.
     pub samples: usize,
@@ -240,11 +259,11 @@ pub fn pack(request: &PackRequest<'_>, stop: &StopFlag, tell: Tell<'_>) -> Resul
     let broken = if *salvage { Broken::KeepWhole } else { Broken::Refuse };
     // Leniently made indexes are of no use to training.
     let cache = if *salvage { Cache::none() } else { Cache::for_user() };
-    let opening = ShardOptions { broken, cache };
+    let opening = ShardOptions { broken, cache, ..ShardOptions::default() };
     // Both are opened first: what one half lacks shall not show after hours with the other.
     let open = |half: &Split| -> Result<(Split, Vec<String>, Arc<dyn Dataset>)> {
         let all = spec.open_whole(*half, 0, &opening)?;
-        let remarks = all.listing().map_or_else(Vec::new, |listing| listing.remarks);
+        let remarks = splits::of_listing(all.as_ref());
         let kept = match quarantine {
             Some(list) => without_listed(all, list)?,
             None => all,
