@@ -15,6 +15,7 @@ use crate::engine::{Context, StopFlag, doctor, eval, splits, train};
 use crate::error::{Result, usage};
 use crate::escaped::{self, shown};
 use crate::experiment::Experiment;
+use crate::experiment::diff::{Difference, differences};
 use crate::experiment::load::Layers;
 use crate::models::{self, ModelSpec};
 use crate::net::cost::{Cost, Shape, cost};
@@ -165,8 +166,13 @@ impl Found {
                     let log = LogSpec::default();
                     Experiment { device: String::new(), threads: None, log, ..experiment.clone() }
                 };
-                if same_place(&asked) != same_place(&setup.experiment) {
-                    let message = format!("{} was begun with another configuration", path.display());
+                let different = differences(&same_place(&setup.experiment), &same_place(&asked))?;
+                if !different.is_empty() {
+                    let message = format!(
+                        "{} was begun with another configuration: {}",
+                        path.display(),
+                        listed(&different)
+                    );
                     return Err(usage(message)
                         .hint("name another folder, or `--resume RUN` alone goes on as it was")
                         .into());
@@ -176,6 +182,19 @@ impl Found {
             (Some(path), None) => Ok(path.clone()),
         }
     }
+}
+
+/// Keys with the values of a run and those that are asked for now; the first few of many.
+fn listed(different: &[Difference]) -> String {
+    const SHOWN: usize = 8;
+    let value =
+        |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".into(), ToString::to_string);
+    let one = |Difference { key, a, b }: &Difference| format!("`{key}` was {}, now {}", value(a), value(b));
+    let mut parts: Vec<String> = different.iter().take(SHOWN).map(one).collect();
+    if different.len() > SHOWN {
+        parts.push(format!("and {} more", different.len() - SHOWN));
+    }
+    parts.join("; ")
 }
 
 /// What a run needs, its folder, and whether it goes on from a checkpoint: what rank 0 finds, checked on all ranks.
@@ -269,6 +288,13 @@ fn train_as(
 ) -> Result<u8> {
     let (setup, run, resume) = prepare(args, collective)?;
     let is_main = collective.is_main();
+    if let Some(summary) = collective.from_main(|| run.result::<train::Summary>())? {
+        if is_main && !args.output.quiet {
+            let (path, steps) = (run.path().display(), summary.steps);
+            note(&format!("run: {path}\nit is finished, after {steps} steps: nothing is resumed or changed"));
+        }
+        return if is_main { show_summary(args, &run, &summary).map(|()| 0) } else { Ok(0) };
+    }
     let mut console = if is_main {
         run.note_start(&Provenance::here(setup.device, collective.world_size()))?;
         Console::new(args.output.quiet)
@@ -294,17 +320,7 @@ fn train_as(
     drop(console);
     match outcome {
         train::Outcome::Finished(_) if !is_main => {}
-        train::Outcome::Finished(summary) if args.output.json => {
-            let mut document = json!({ "run": shown(run.path()) });
-            merge(&mut document, &summary)?;
-            print_json(&document)?;
-        }
-        train::Outcome::Finished(summary) => {
-            print(&evaluation_lines(&summary.eval, true))?;
-            if let Some(ema) = &summary.ema {
-                print(&format!("with the moving average of the weights:\n{}", evaluation_lines(ema, true)))?;
-            }
-        }
+        train::Outcome::Finished(summary) => show_summary(args, &run, &summary)?,
         train::Outcome::Interrupted { step } => {
             let is_requeued = collective.any(signals::by_machine())?;
             if is_main {
@@ -317,6 +333,22 @@ fn train_as(
         }
     }
     Ok(0)
+}
+
+/// Prints what a finished run came to.
+fn show_summary(args: &TrainArgs, run: &RunDir, summary: &train::Summary) -> Result<()> {
+    if args.output.json {
+        let mut document = json!({ "run": shown(run.path()) });
+        merge(&mut document, summary)?;
+        return print_json(&document);
+    }
+    print(&evaluation_lines(&summary.eval, true))?;
+    match &summary.ema {
+        Some(ema) => {
+            print(&format!("with the moving average of the weights:\n{}", evaluation_lines(ema, true)))
+        }
+        None => Ok(()),
+    }
 }
 
 pub(super) fn open_run(path: Option<&Path>) -> Result<RunDir> {

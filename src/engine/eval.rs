@@ -81,7 +81,8 @@ impl Pass<'_> {
         let (mut done, total) = (0, plan.samples() as u64);
         let mut counters = Counters::new(&Totals::default(), net.device());
         let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
-        for batch in Loader::start(plan.seen_as(self.views), 0, self.threads, net.device()) {
+        let mut loader = Loader::start(plan.seen_as(self.views), 0, self.threads, net.device());
+        for batch in loader.by_ref() {
             let batch = batch?;
             done += batch.len as u64;
             let seen = self
@@ -91,7 +92,7 @@ impl Pass<'_> {
             observer.tick(Tick::Eval { done, total });
         }
         let [seen, top1, top5, loss_sum] = counters.read()?.to_array();
-        let sums = collective.sum(&[seen, top1, top5, loss_sum, faults.count() as f64])?;
+        let sums = collective.sum(&[seen, top1, top5, loss_sum, loader.skipped() as f64])?;
         let totals = Totals::from_slice(&sums[..4]).expect("four of five");
         let skipped = sums[4] as u64;
         assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");

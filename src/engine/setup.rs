@@ -168,8 +168,15 @@ impl Setup {
     fn checked(setup: Self) -> Result<Self> {
         let timeline = setup.timeline()?;
         Schedule::new(&setup.experiment.schedule, timeline)?;
-        setup.check_smallest_batch(timeline)?;
-        setup.check_train_sizes(timeline)?;
+        match &setup.experiment.train.sizes {
+            None => setup.check_smallest_batch(timeline, &setup.cost, "`data.size`")?,
+            Some(sizes) => {
+                for size in sizes.all(timeline, setup.size()) {
+                    let cost = setup.cost_at(size)?;
+                    setup.check_smallest_batch(timeline, &cost, "`train.sizes`")?;
+                }
+            }
+        }
         Ok(setup)
     }
 
@@ -197,27 +204,23 @@ impl Setup {
         threads.unwrap_or(self.cores).max(1)
     }
 
-    /// Refuses training images that the network has no answer for.
-    fn check_train_sizes(&self, timeline: Timeline) -> Result<()> {
-        let Some(sizes) = &self.experiment.train.sizes else { return Ok(()) };
-        for size in sizes.all(timeline, self.size()) {
-            let image = Shape::square(self.train.channels() as i64, size as i64);
-            cost(&self.node, image)
-                .with_context(|| format!("training images of {size} × {size} (`train.sizes`)"))?;
-        }
-        Ok(())
+    /// What the network costs for training images of `size` × `size`, which it may have no answer for.
+    fn cost_at(&self, size: usize) -> Result<Cost> {
+        let image = Shape::square(self.train.channels() as i64, size as i64);
+        cost(&self.node, image).with_context(|| format!("training images of {size} × {size} (`train.sizes`)"))
     }
 
     /// Refuses a batch that leaves batch normalisation a single value a channel: its variance is 0 / 0, which
-    /// training survives and every later evaluation does not.
-    fn check_smallest_batch(&self, timeline: Timeline) -> Result<()> {
+    /// training survives and every later evaluation does not. `cost` is that of images of a size of the run, which the key
+    /// `setting` decides.
+    fn check_smallest_batch(&self, timeline: Timeline, cost: &Cost, setting: &str) -> Result<()> {
         let (samples, batch_size) = (self.draws(), self.experiment.train.batch_size);
         let Share { world_size, .. } = self.share;
         let has_rest = timeline.total_steps >= timeline.steps_per_epoch && samples % batch_size > 0;
         let batches = has_rest.then_some(samples % batch_size).into_iter().chain([batch_size.min(samples)]);
         let is_shared = |batch: usize| batch >= world_size && !self.experiment.train.sync_bn;
         let smallest = batches.map(|batch| if is_shared(batch) { batch / world_size } else { batch }).min();
-        let normalised = self.cost.stages.iter().filter(|stage| stage.params.bn_statistics > 0);
+        let normalised = cost.stages.iter().filter(|stage| stage.params.bn_statistics > 0);
         let single_pixel = normalised.map(|stage| stage.output).find(|map| map.height * map.width == 1);
         if let (Some(1), Some(map)) = (smallest, single_pixel) {
             let among = match world_size {
@@ -229,7 +232,7 @@ impl Setup {
                  normalisation needs more than the one value a channel of a map of {map}"
             );
             return Err(usage(message)
-                .hint("choose another `train.batch_size`, or a larger `data.size`")
+                .hint(format!("choose another `train.batch_size`, or larger images ({setting})"))
                 .into());
         }
         Ok(())

@@ -1,0 +1,101 @@
+//! Runs that are resumed, or should not be: nothing is lost, told twice or changed without need.
+
+mod common;
+
+use common::{Sandbox, TINY, last_step, refused, write_class_folders};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// All files below a folder with their bytes, and the folders.
+fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.insert(name, Vec::new());
+            found.extend(contents(&path));
+        } else {
+            found.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn resuming_a_finished_run_changes_nothing_and_says_so() {
+    let sandbox = Sandbox::new();
+    let trained = sandbox.succeed(&format!("train {TINY} --set log.tensorboard=true --out run"));
+    let before = contents(&sandbox.path("run"));
+    for words in
+        ["train --resume run".to_string(), format!("train {TINY} --out run --resume auto --tensorboard")]
+    {
+        let again = sandbox.succeed(&words);
+        assert_eq!(again.stdout, trained.stdout);
+        assert!(again.stderr.contains("it is finished, after 5 steps"), "{}", again.stderr);
+        assert!(contents(&sandbox.path("run")) == before, "{words}: something is changed");
+    }
+    let several = sandbox.succeed("train --resume run --nproc 2 --json").json();
+    assert_eq!(several["steps"], 5);
+    assert!(contents(&sandbox.path("run")) == before, "several processes change something");
+}
+
+#[test]
+fn another_configuration_is_told_by_its_keys_and_both_values() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&format!("train {TINY} --out run"));
+    let words = format!("train {TINY} --lr 0.25 --seed 7 --out run --resume auto");
+    refused(
+        &sandbox,
+        &words,
+        2,
+        &["run was begun with", "`optim.lr` was 0.1, now 0.25", "`seed` was 0, now 7"],
+    );
+}
+
+#[test]
+fn one_value_a_channel_is_refused_at_every_size_of_training() {
+    let sandbox = Sandbox::new();
+    // 67 images in batches of 22 leave one, and the last map of images of 4 × 4 is a pixel; of 8 × 8 it is 2 × 2.
+    let recipe = TINY.replace("train.batch_size=16", "train.batch_size=22").replace("=1ep", "=2ep");
+    let sizes = r#"--set train.sizes={"from":4,"multiple":4}"#;
+    refused(
+        &sandbox,
+        &format!("train {recipe} {sizes} --out run"),
+        2,
+        &["leave a batch of 1", "1 × 1", "`train.sizes`"],
+    );
+    sandbox.succeed(&format!("train {recipe} --out run"));
+}
+
+#[test]
+fn a_file_that_is_bad_in_one_epoch_alone_is_counted_in_the_next() {
+    let sandbox = Sandbox::new();
+    write_class_folders(&sandbox, "photos", &["blue", "green"], 8, 3);
+    let (file, good) = ("photos/val/blue/0.jpg", sandbox.read("photos/val/blue/0.jpg"));
+    sandbox.write(file, &good[..good.len() / 8]);
+    let settings =
+        "--set data.size=12 --set data.on_error=skip --set data.max_bad=0.5 --set train.log_every=1st";
+    let words = format!("train --data photos --batch-size 4 --epochs 400 {settings} --out run");
+    let evaluated = |step: u64| {
+        let history = fs::read_to_string(sandbox.path("run/events.jsonl")).unwrap_or_default();
+        let epochs = history.lines().filter(|line| line.contains(r#""event":"epoch""#));
+        let epochs = epochs.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let last = epochs.last().map(|epoch| (epoch["step"].as_u64().unwrap(), epoch["eval"].clone()));
+        last.filter(|(at, _)| *at > step)
+    };
+    let mut mended = None;
+    let ended = sandbox.start(&words).interrupt_when(|| match mended {
+        None => {
+            if let Some((_, eval)) = evaluated(0) {
+                assert_eq!((&eval["seen"], &eval["skipped"]), (&5.into(), &1.into()));
+                sandbox.write(file, &good);
+                mended = Some(last_step(&sandbox, "run") + 8);
+            }
+            false
+        }
+        Some(step) => evaluated(step).is_some_and(|(_, eval)| eval["seen"] == 6 && eval["skipped"].is_null()),
+    });
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+}
