@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod models;
 pub mod net;
 pub mod optim;
+pub mod printable;
 pub mod process;
 pub mod report;
 pub mod rng;

@@ -283,8 +283,8 @@ pub struct SubjectArgs {
     /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
-    /// The moving average of these weights (runs with `train.ema`).
-    #[arg(long, conflicts_with = "weights")]
+    /// The moving average of these weights (runs with `train.ema`, files of trainers that keep one).
+    #[arg(long)]
     pub ema: bool,
     /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
     #[arg(long, value_name = "DIR")]
@@ -326,7 +326,7 @@ pub struct PredictArgs {
     /// Images, and folders of images.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// File of weights: safetensors, PyTorch's .pth, .caffemodel.
+    /// File of weights: safetensors (or the index of several), PyTorch's .pth, .caffemodel.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
     /// Network that the weights belong to, if the file does not say it.
@@ -335,8 +335,8 @@ pub struct PredictArgs {
     /// Folder of a run; default: the newest below runs/.
     #[arg(long, value_name = "RUN", conflicts_with = "weights")]
     pub run: Option<PathBuf>,
-    /// The moving average of the run's weights (runs with `train.ema`).
-    #[arg(long, conflicts_with = "weights")]
+    /// The moving average of the weights (runs with `train.ema`, files of trainers that keep one).
+    #[arg(long)]
     pub ema: bool,
     /// Classes to print for each image.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -363,11 +363,14 @@ Examples:
 Nothing in a file is ever executed. Every tensor must fit; what is idle in a network (batch counters,
 auxiliary classifiers) is left out and named.")]
 pub struct ImportArgs {
-    /// File of weights: safetensors, PyTorch's .pth, .caffemodel.
+    /// File of weights: safetensors (or the index of several), PyTorch's .pth, .caffemodel.
     pub file: PathBuf,
     /// Network that the weights belong to.
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
+    /// The moving average of the weights, where the file has one beside them.
+    #[arg(long)]
+    pub ema: bool,
     /// The safetensors file to write; it must not exist.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -390,8 +393,8 @@ pub struct ExportArgs {
     /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
-    /// The moving average of these weights (runs with `train.ema`).
-    #[arg(long, conflicts_with = "weights")]
+    /// The moving average of these weights (runs with `train.ema`, files of trainers that keep one).
+    #[arg(long)]
     pub ema: bool,
     /// Export a file of weights instead of a run.
     #[arg(long, value_name = "FILE")]

@@ -3,6 +3,7 @@
 use crate::engine::ablate::{RowEvent, RowObserver};
 use crate::engine::details::Answers;
 use crate::error::{self, Kind, Result};
+use crate::printable;
 use crate::report::event::{Accuracy, Evaluation, Event, Observer, Tick};
 use crate::report::table::{Table, grouped, percent};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,6 +18,11 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// When stdout cannot be written.
 pub fn print(text: &str) -> Result<()> {
+    write_out(&printable::lines(text))
+}
+
+/// Writes a result as it is.
+fn write_out(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
@@ -29,13 +35,13 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// When stdout cannot be written.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    write_out(&printable::json(&serde_json::to_string_pretty(value)?))
 }
 
 /// Prints a remark. A terminal that has gone away (a closed ssh, `2>&1 | head`) ends no run: what cannot be printed is
 /// dropped, where `eprintln!` would panic.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", printable::lines(text));
 }
 
 /// Prints an error with its hint and says which exit code it means.
@@ -106,7 +112,7 @@ impl Console {
             // A log that cannot be written is no reason to stop.
             (Some(log), _) => {
                 let mut log: &File = log;
-                let _ = writeln!(log, "{text}");
+                let _ = writeln!(log, "{}", printable::lines(text));
             }
             (None, Some(bar)) => bar.suspend(|| note(text)),
             (None, None) => note(text),

@@ -33,7 +33,9 @@ fn trained(
     device: Device,
 ) -> Result<Trained> {
     if let Some(path) = weights {
-        return Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), device);
+        let trained = Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), average, device)?;
+        trained.notes.iter().for_each(|text| note(&format!("note: {text}")));
+        return Ok(trained);
     }
     let run = open_run(run)?;
     let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, average, device)?;
@@ -84,7 +86,7 @@ fn lines(prediction: &Prediction) -> String {
 pub(super) fn import(args: &ImportArgs) -> Result<u8> {
     let spec = args.model.as_deref().map(model_spec).transpose()?;
     check_ending(&args.out)?;
-    let written = convert::import(&args.file, spec.as_ref(), &args.out)?;
+    let written = convert::import(&args.file, spec.as_ref(), args.ema, &args.out)?;
     show(&written, args.json)
 }
 
@@ -114,6 +116,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8> {
 }
 
 fn show(written: &Written, json: bool) -> Result<u8> {
+    written.notes.iter().for_each(|text| note(&format!("note: {text}")));
     if json {
         return print_json(written).map(|()| 0);
     }

@@ -25,17 +25,20 @@ pub struct Written {
     pub values: u64,
     /// Tensors of the file that was read which the network does not need.
     pub left_out: Vec<String>,
+    /// What the user should know of the file that was read.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
-/// Reads any known form of weights file and writes it as one of ours.
+/// Reads any known form of weights file and writes it as one of ours; with `average`, the moving average of the weights.
 ///
 /// # Errors
 /// When the weights do not fit the network in every tensor, or `out` exists.
-pub fn import(path: &Path, model: Option<&ModelSpec>, out: &Path) -> Result<Written> {
+pub fn import(path: &Path, model: Option<&ModelSpec>, average: bool, out: &Path) -> Result<Written> {
     refuse_existing(out)?;
-    let (weights, spec) = trained::open(path, model)?;
+    let (weights, spec) = trained::open(path, model, average)?;
     let trained = Trained::of_weights(&weights, spec, Device::Cpu)?;
-    Ok(Written { left_out: weights.left_out, ..export(&trained, Scheme::Senet, out)? })
+    Ok(Written { left_out: weights.left_out, notes: weights.notes, ..export(&trained, Scheme::Senet, out)? })
 }
 
 /// Writes the weights of `trained` with names of `scheme`.
@@ -59,7 +62,8 @@ pub fn export(trained: &Trained, scheme: Scheme, out: &Path) -> Result<Written> 
     files::write_atomic(out, &safetensors::write(&tensors, &about)?)?;
     let values = trained.net.tensors().iter().map(|named| named.param.count() as u64).sum();
     let (out, model) = (out.to_path_buf(), trained.model.clone());
-    Ok(Written { out, model, names: scheme, tensors: tensors.len(), values, left_out: Vec::new() })
+    let (left_out, notes) = (Vec::new(), Vec::new());
+    Ok(Written { out, model, names: scheme, tensors: tensors.len(), values, left_out, notes })
 }
 
 /// The names that timm gives the tensors of the network `model`.

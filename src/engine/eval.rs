@@ -283,10 +283,11 @@ impl Examined {
             Subject::File(path, model) => {
                 let mut experiment = Experiment::default();
                 let device = request.apply(&mut experiment)?;
-                let trained = Trained::of_file(path, model, device)?;
+                let trained = Trained::of_file(path, model, request.average, device)?;
                 let (dir, source) = (experiment.data.dir, experiment.data.source);
                 experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
-                (experiment, trained, None)
+                let notes = (!trained.notes.is_empty()).then(|| trained.notes.join("; "));
+                (experiment, trained, notes)
             }
         };
         request.framing.apply(&mut experiment.data)?;

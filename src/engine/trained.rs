@@ -33,6 +33,8 @@ pub struct Trained {
     pub classes_are_named: bool,
     /// Optimizer steps behind its weights, where that is known.
     pub step: Option<u64>,
+    /// What the user should know of them.
+    pub notes: Vec<String>,
 }
 
 impl Trained {
@@ -68,16 +70,18 @@ impl Trained {
             classes: identity.classes.to_vec(),
             classes_are_named: true,
             step: Some(saved.progress().step),
+            notes: Vec::new(),
         };
         Ok((trained, warning))
     }
 
-    /// A file of weights, of the network `model` or, without it, of the one that the file names.
+    /// A file of weights, of the network `model` or, without it, of the one that the file names; with `average`, the
+    /// moving average of the weights that the file has.
     ///
     /// # Errors
     /// When nobody says which network it is, or the file does not fit it.
-    pub fn of_file(path: &Path, model: Option<&ModelSpec>, device: Device) -> Result<Self> {
-        let (weights, spec) = open(path, model)?;
+    pub fn of_file(path: &Path, model: Option<&ModelSpec>, average: bool, device: Device) -> Result<Self> {
+        let (weights, spec) = open(path, model, average)?;
         Self::of_weights(&weights, spec, device)
     }
 
@@ -99,7 +103,8 @@ impl Trained {
         weights.fill(&net, &spec.name, Head::Keep)?;
         let classes_are_named = classes.len() as i64 == outputs;
         let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
-        Ok(Self { model: spec.name, node, net, preprocessing, classes, classes_are_named, step: None })
+        let notes = weights.notes.clone();
+        Ok(Self { model: spec.name, node, net, preprocessing, classes, classes_are_named, step: None, notes })
     }
 }
 
@@ -167,7 +172,7 @@ pub(super) fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<(
 ///
 /// # Errors
 /// When the file cannot be read, names another network, or nobody says which it is.
-pub fn open(path: &Path, model: Option<&ModelSpec>) -> Result<(Weights, ModelSpec)> {
+pub fn open(path: &Path, model: Option<&ModelSpec>, average: bool) -> Result<(Weights, ModelSpec)> {
     let spec = match (model, Weights::model_named_in(path)?) {
         (Some(spec), Some(name)) if spec.name != name => {
             let message = format!("{} holds weights of {name}, not of {}", path.display(), spec.name);
@@ -183,7 +188,7 @@ pub fn open(path: &Path, model: Option<&ModelSpec>) -> Result<(Weights, ModelSpe
     };
     let (entry, _) = models::find(&spec.name)?;
     let values = count(&spec.describe(entry.input.channels, entry.classes)?).values();
-    Ok((Weights::read(path, &spec.name, values)?, spec))
+    Ok((Weights::read(path, &spec.name, values, average)?, spec))
 }
 
 /// Names of classes that no file names: ImageNet's for 1000, else their numbers.

@@ -1,8 +1,9 @@
 //! Caffe's trained networks (.caffemodel): a protocol buffer of layers, each with its arrays of weights
 //! (`blobs`). The message types are the few fields of BVLC's caffe.proto that weights need.
 
-use super::{Array, Arrays, printable};
+use super::{Array, Arrays};
 use crate::error::{Problem, Result, failed};
+use crate::printable::quoted;
 use prost::Message;
 use std::iter;
 use std::path::Path;
@@ -92,7 +93,7 @@ fn layers(mut bytes: &[u8], max_values: u64) -> Step<Vec<Layer>> {
         let mut blobs = Vec::new();
         while let Some(blob) = next_message(&mut layer, BLOBS)? {
             blobs.push(array(blob, &mut left).map_err(|mut problem| {
-                problem.message = format!("layer `{}`: {}", printable(&name), problem.message);
+                problem.message = format!("layer {}: {}", quoted(&name), problem.message);
                 problem
             })?);
         }
@@ -181,15 +182,15 @@ pub fn fold_statistics(layers: Vec<Layer>) -> Result<Arrays> {
     for Layer { name, kind, blobs } in layers {
         let shapes: Vec<_> = blobs.iter().map(|blob| blob.shape.clone()).collect();
         let Some(named) = named(&kind, blobs) else {
-            let (name, kind) = (printable(&name), printable(&kind));
-            let message = format!("layer `{name}` of type {kind} has blobs of the shapes {shapes:?}");
+            let (name, kind) = (quoted(&name), quoted(&kind));
+            let message = format!("layer {name} of type {kind} has blobs of the shapes {shapes:?}");
             let hint = "expected: Convolution or InnerProduct (weight, perhaps bias), Scale (weight, bias), \
                         BatchNorm (mean, variance, one factor)";
             return Err(failed(message).hint(hint).into());
         };
         for (part, array) in named {
             if arrays.insert(format!("{name}.{part}"), array).is_some() {
-                let message = format!("two layers have the name `{}` and a {part}", printable(&name));
+                let message = format!("two layers have the name {} and a {part}", quoted(&name));
                 return Err(failed(message).hint("the file is damaged, or of no network known here").into());
             }
         }
@@ -349,7 +350,7 @@ mod tests {
         let one = shaped(&[1], &[1.0]);
         let two = shaped(&[2], &[1.0, 2.0]);
         assert!(
-            fold(layer("act", "PReLU", std::slice::from_ref(&one))).contains("layer `act` of type PReLU")
+            fold(layer("act", "PReLU", std::slice::from_ref(&one))).contains("layer `act` of type `PReLU`")
         );
         assert!(fold(layer("s", "Scale", std::slice::from_ref(&one))).contains("shapes [[1]]"));
         assert!(fold(layer("b", "BatchNorm", &[one.clone(), one.clone(), two])).contains("layer `b`"));

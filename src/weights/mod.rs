@@ -1,24 +1,30 @@
 //! Weights in files: ours, those of others, and how they come into a network: whole or not at all.
 //!
-//! A file is read into named float32 [`Array`]s, whatever its form ([`safetensors`], PyTorch's [`pickle`]s,
-//! [`caffe`]'s layers); its names become ours ([`names`]); and [`Weights::fill`] puts them into a network if every
-//! tensor is there, none is left over, and all have the right shape.
+//! A file is read into named float32 [`Array`]s, whatever its form ([`safetensors`], also in [several files](sharded),
+//! PyTorch's [`pickle`]s, [`caffe`]'s layers); what trainers put around the names is [removed](state_dict); they become
+//! ours ([`names`]); and [`Weights::fill`] puts the tensors into a network if every one is there, none is left over,
+//! and all are finite and have the right shape.
 
 pub mod caffe;
+pub mod dtype;
+pub mod file;
 pub mod names;
 pub mod pickle;
 pub mod safetensors;
+pub mod sharded;
+pub mod state_dict;
 
 use crate::data::Preprocessing;
 use crate::error::{Result, TorchContext, failed};
-use crate::models::{self, Entry, Head};
+use crate::models::{self, Entry, Head, ModelSpec};
 use crate::net::build::{NamedTensor, Net, overwrite};
+use crate::net::params::params;
+use crate::printable::quoted;
 use anyhow::Context;
+use file::Form;
 use names::Scheme;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
@@ -33,11 +39,6 @@ pub struct Array {
 
 /// Tensors by name.
 pub type Arrays = BTreeMap<String, Array>;
-
-/// Words of a foreign file, fit for a message.
-fn printable(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_debug).collect()
-}
 
 /// What a weights file says of itself, beside its tensors; ours do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -64,54 +65,66 @@ pub struct Weights {
     pub arrays: Arrays,
     /// Tensors that no network of ours has, such as counters and auxiliary classifiers, by the file's names.
     pub left_out: Vec<String>,
+    /// What the user should know of how they were read, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What a file holds, by its own names.
+#[derive(Debug, Default)]
+struct Contents {
+    arrays: Arrays,
+    /// Where the form of the file decides it.
+    scheme: Option<Scheme>,
+    about: About,
+    notes: Vec<String>,
 }
 
 /// Values that a file may hold beside the network's own: auxiliary classifiers, optimizer state, another head.
 const SPARE_VALUES: u64 = 1 << 25;
 
 impl Weights {
-    /// Reads weights for the network `model`, which has `values` values, from any known form of file.
+    /// Reads weights for the network `model`, which has `values` values, from any known form of file; with `average`,
+    /// the moving average of the weights that a trainer's checkpoint has beside them.
     ///
     /// # Errors
-    /// When the file cannot be read, is of no known form, damaged, or much larger than the network.
-    pub fn read(path: &Path, model: &str, values: u64) -> Result<Self> {
+    /// When the file cannot be read, is of no known form, damaged, or much larger than the network, or has no average.
+    pub fn read(path: &Path, model: &str, values: u64, average: bool) -> Result<Self> {
         let (entry, _) = models::find(model)?;
         let max_values = 3 * values + SPARE_VALUES;
-        // The widest type is float64; pickles and headers take little beside the values.
-        let bytes = read_bounded(path, 8 * max_values + SPARE_VALUES)?;
-        let (arrays, scheme, about) = match form(&bytes) {
-            Form::Safetensors => {
-                let (arrays, about) = safetensors::read(path, &bytes, max_values)?;
-                (arrays, None, about)
-            }
-            Form::Pickle => (pickle::read(path, &bytes, max_values)?, None, About::default()),
-            Form::Caffe => {
-                let layers = caffe::read(path, &bytes, max_values)?;
-                let arrays = caffe::fold_statistics(layers).with_context(|| path.display().to_string())?;
-                let preprocessing = Some(names::caffe_preprocessing(entry));
-                (arrays, Some(Scheme::Caffe), About { preprocessing, ..About::default() })
-            }
-            Form::Unknown => {
-                let message = format!("{}: not a weights file of a known form", path.display());
-                let hint =
-                    "safetensors, PyTorch's .pth (a state dict saved by torch.save) and .caffemodel are read";
-                return Err(failed(message).hint(hint).into());
-            }
-        };
-        let scheme = scheme.unwrap_or_else(|| Scheme::of(arrays.keys()));
+        let mut contents = contents(path, entry, max_values, average)?;
+        let mut left_out = Vec::new();
+        if contents.scheme.is_none() {
+            let modules = modules(model)?;
+            let unwrapped = state_dict::unwrap(contents.arrays, |module| modules.contains(module));
+            let unwrapped = unwrapped.map_err(|name| {
+                let message = format!("{}: two tensors are called {}", path.display(), quoted(&name));
+                failed(message).hint("the file mixes the names of two wrappers of the network")
+            })?;
+            contents.arrays = unwrapped.arrays;
+            contents.notes.extend(unwrapped.notes);
+            left_out = unwrapped.counters;
+        }
+        let scheme = contents.scheme.unwrap_or_else(|| Scheme::of(contents.arrays.keys()));
+        let notes = contents.notes.iter().map(|note| format!("{}: {note}", path.display())).collect();
+        let arrays = Arrays::new();
         let mut weights =
-            Self { path: path.to_path_buf(), scheme, about, arrays: Arrays::new(), left_out: Vec::new() };
-        weights.rename(entry, arrays)?;
+            Self { path: path.to_path_buf(), scheme, about: contents.about, arrays, left_out, notes };
+        weights.rename(entry, contents.arrays)?;
         Ok(weights)
     }
 
     /// The network that the file `path` says it belongs to; only ours say so.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or is no weights file.
     pub fn model_named_in(path: &Path) -> Result<Option<String>> {
-        let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(safetensors::about(&mut file).and_then(|about| about.model))
+        let (mut file, _) = file::open(path)?;
+        if let Some(about) = safetensors::about(&mut file) {
+            return Ok(about.model);
+        }
+        // Which network a file belongs to is no question where it holds no weights at all.
+        file::form(path, &file::start(path)?)?;
+        Ok(None)
     }
 
     /// From the file's names to ours.
@@ -121,12 +134,12 @@ impl Weights {
                 self.left_out.push(name);
                 continue;
             }
-            let ours = self.scheme.to_ours(entry, &name).unwrap_or_else(|| name.clone());
+            let ours = self.scheme.to_ours(entry, &name).unwrap_or(name);
             if self.scheme == Scheme::Caffe && names::takes_pixels(entry, &ours) {
                 reverse_input_channels(&mut array);
             }
             if self.arrays.insert(ours.clone(), array).is_some() {
-                let message = format!("{}: two tensors are `{ours}`", self.path.display());
+                let message = format!("{}: two tensors are {}", self.path.display(), quoted(&ours));
                 return Err(failed(message).hint("the file mixes the names of two libraries").into());
             }
         }
@@ -175,9 +188,11 @@ pub fn fill(
             Some(_) => {}
         }
     }
-    let known: std::collections::HashSet<&String> = wanted.iter().map(|named| &named.param.name).collect();
-    let left_over =
-        arrays.keys().filter(|name| !known.contains(**name)).map(|name| format!("`{name}` is left over"));
+    let known: HashSet<&String> = wanted.iter().map(|named| &named.param.name).collect();
+    let left_over = arrays
+        .keys()
+        .filter(|name| !known.contains(**name))
+        .map(|name| format!("{} is left over", quoted(name)));
     let misshapen = complaints.len();
     complaints.extend(left_over);
     if !complaints.is_empty() {
@@ -186,7 +201,13 @@ pub fn fill(
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         let message = format!("{} belongs to another network: {shown}{rest}", path.display());
         let another_head = only_shapes && misshapen == complaints.len() && misshapen <= 2;
-        let hint = if another_head { head_hint } else { "`model` must be the network that was trained" };
+        let hint = match another_head {
+            true => head_hint,
+            false if sharded::is_part(path) => {
+                "it is one of several parts: name their index (`….index.json`) instead"
+            }
+            false => "`model` must be the network that was trained",
+        };
         return Err(failed(message).hint(hint).into());
     }
     check_finite(path, wanted.iter().map(|named| (&named.param.name, arrays[&named.param.name])))?;
@@ -227,47 +248,70 @@ fn check_finite<'a>(path: &Path, arrays: impl Iterator<Item = (&'a String, &'a A
     Err(failed(message).hint(hint).into())
 }
 
-enum Form {
-    Safetensors,
-    Pickle,
-    Caffe,
-    Unknown,
+/// Reads the file `path` for a network of the kind `entry`: at most `max_values` values.
+fn contents(path: &Path, entry: &Entry, max_values: u64, average: bool) -> Result<Contents> {
+    // The widest type is float64; pickles and headers take little beside the values.
+    let bytes = file::read(path, 8 * max_values + SPARE_VALUES)?;
+    let form = file::form(path, &bytes)?;
+    let contents = match form {
+        Form::Safetensors => {
+            let (arrays, about) = safetensors::read(path, &bytes, max_values)?;
+            Contents { arrays, about, ..Contents::default() }
+        }
+        Form::Zip | Form::Pickle => {
+            let pickle::StateDict { arrays, notes } = pickle::read(path, &bytes, max_values, average)?;
+            Contents { arrays, notes, ..Contents::default() }
+        }
+        Form::Index => {
+            let mut left = max_values;
+            let arrays = sharded::read(path, &bytes, |part| {
+                let arrays = part_of(part, left)?;
+                left = left.saturating_sub(arrays.values().map(|array| array.values.len() as u64).sum());
+                Ok(arrays)
+            })?;
+            Contents { arrays, ..Contents::default() }
+        }
+        Form::Caffe => {
+            let layers = caffe::read(path, &bytes, max_values)?;
+            let arrays = caffe::fold_statistics(layers).with_context(|| path.display().to_string())?;
+            let preprocessing = Some(names::caffe_preprocessing(entry));
+            let about = About { preprocessing, ..About::default() };
+            Contents { arrays, about, scheme: Some(Scheme::Caffe), ..Contents::default() }
+        }
+    };
+    // Only checkpoints of trainers hold an average beside the weights; other files may be one.
+    let may_hold_one = matches!(form, Form::Zip | Form::Pickle);
+    if average && !may_hold_one && !contents.arrays.contains_key(state_dict::AVERAGE_COUNTER) {
+        return Err(failed(format!("{} holds no moving average beside the weights", path.display()))
+            .hint("without `--ema`, the weights of the file are taken, which may be an average themselves")
+            .into());
+    }
+    Ok(contents)
 }
 
-/// What a file is, by its first bytes.
-fn form(bytes: &[u8]) -> Form {
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        return Form::Pickle;
+/// Reads one file of a sharded checkpoint.
+fn part_of(path: &Path, max_values: u64) -> Result<Arrays> {
+    let bytes = file::read(path, 8 * max_values + SPARE_VALUES)?;
+    match file::form(path, &bytes)? {
+        Form::Safetensors => Ok(safetensors::read(path, &bytes, max_values)?.0),
+        Form::Zip | Form::Pickle => Ok(pickle::read(path, &bytes, max_values, false)?.arrays),
+        Form::Index | Form::Caffe => {
+            let message = format!(
+                "{}: neither safetensors nor a state dict, as parts of a checkpoint are",
+                path.display()
+            );
+            Err(failed(message).hint("fetch all parts again").into())
+        }
     }
-    if bytes.get(8) == Some(&b'{') {
-        return Form::Safetensors;
-    }
-    // A NetParameter begins with its name, or with a layer of today's form or of the one before 2015.
-    let caffe: [&[u8]; 3] = [&[0x0a], &[0xa2, 0x06], &[0x12]];
-    if caffe.iter().any(|start| bytes.starts_with(start)) { Form::Caffe } else { Form::Unknown }
 }
 
-/// Reads a file of at most `limit` bytes.
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let unreadable = || format!("cannot read {}", path.display());
-    let length = fs::metadata(path).with_context(unreadable)?.len();
-    let mut bytes = Vec::new();
-    if length <= limit {
-        // One more than allowed, in case it is a device or still grows.
-        File::open(path)
-            .with_context(unreadable)?
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .with_context(unreadable)?;
-    }
-    if length.max(bytes.len() as u64) > limit {
-        let message = format!(
-            "{} is larger than the {limit} bytes that weights of this network can take",
-            path.display()
-        );
-        return Err(failed(message).hint("`--model` names the network that the file belongs to").into());
-    }
-    Ok(bytes)
+/// The modules at the top of the network `model`, by the names of all libraries that are read.
+fn modules(model: &str) -> Result<HashSet<String>> {
+    let (entry, _) = models::find(model)?;
+    let params = params(&ModelSpec::named(model).describe(entry.input.channels, entry.classes)?);
+    let ours = params.iter().filter_map(|param| param.name.split('.').next());
+    let theirs = ["layer0", "last_linear", "fc", "classifier", "head", "features", "AuxLogits", "aux_logits"];
+    Ok(ours.chain(theirs).map(str::to_string).collect())
 }
 
 /// From BGR to RGB and back: reverses the second side of `[C_out, C_in, K, K]`.

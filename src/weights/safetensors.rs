@@ -1,9 +1,10 @@
 //! safetensors: a JSON header of names, types, shapes and places, then the values.
 
+use super::dtype::Dtype;
 use super::{About, Array, Arrays};
 use crate::error::{Result, TorchContext, failed};
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use crate::printable::{line, quoted};
+use safetensors::tensor::{Dtype as Stored, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
@@ -32,8 +33,8 @@ pub fn about(file: &mut impl Read) -> Option<About> {
 /// When the file is damaged, holds more than `max_values` values, or numbers of a type that weights do not have.
 pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<(Arrays, About)> {
     let damaged = |what: String| {
-        failed(format!("{}: not a whole safetensors file: {what}", path.display()))
-            .hint("the file is damaged or of another format")
+        failed(format!("{}: not a whole safetensors file: {}", path.display(), line(&what)))
+            .hint("the file is cut short, damaged or of another format; fetch it again")
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
@@ -47,31 +48,36 @@ pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<(Arrays, About
             failed(format!("{} holds more than the {max_values} values that were expected", path.display()))
                 .hint("the file belongs to a larger network")
         })?;
-        let values = floats(&view).ok_or_else(|| {
-            let dtype = view.dtype();
-            failed(format!("{}: `{name}` is of type {dtype:?}, which weights do not have", path.display()))
-                .hint("float32, float64, float16, bfloat16 and whole numbers are read")
+        let dtype = dtype(view.dtype()).ok_or_else(|| {
+            let (name, dtype) = (quoted(name), view.dtype());
+            failed(format!("{}: {name} is of type {dtype:?}, which weights do not have", path.display()))
+                .hint("floats of 8 (E4M3, E5M2), 16, 32 and 64 bits, bfloat16, integers and bool are read")
         })?;
+        let values = dtype.floats(view.data(), 0..count as usize);
         let shape = view.shape().iter().map(|&side| side as i64).collect();
         arrays.insert(name.to_string(), Array { shape, values });
     }
     Ok((arrays, about))
 }
 
-/// The values of a tensor as float32, if it is of a type that has them.
-fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes.chunks_exact(N).map(|chunk| value(chunk.try_into().expect("chunks are exact"))).collect()
-    }
-    let bytes = view.data();
-    Some(match view.dtype() {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32),
-        Dtype::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32),
-        Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&byte| f32::from(byte)).collect(),
+/// The type of numbers, if it is one that weights have.
+fn dtype(stored: Stored) -> Option<Dtype> {
+    Some(match stored {
+        Stored::F64 => Dtype::Double,
+        Stored::F32 => Dtype::Float,
+        Stored::F16 => Dtype::Half,
+        Stored::BF16 => Dtype::BFloat16,
+        Stored::F8_E4M3 => Dtype::Float8E4M3,
+        Stored::F8_E5M2 => Dtype::Float8E5M2,
+        Stored::I64 => Dtype::Long,
+        Stored::I32 => Dtype::Int,
+        Stored::I16 => Dtype::Short,
+        Stored::I8 => Dtype::Char,
+        Stored::U64 => Dtype::UInt64,
+        Stored::U32 => Dtype::UInt32,
+        Stored::U16 => Dtype::UInt16,
+        Stored::U8 => Dtype::Byte,
+        Stored::BOOL => Dtype::Bool,
         _ => return None,
     })
 }
@@ -92,7 +98,7 @@ pub fn write(tensors: &[(String, Tensor)], about: &About) -> Result<Vec<u8>> {
     }
     let mut views = Vec::with_capacity(values.len());
     for (name, shape, bytes) in &values {
-        views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+        views.push((name, TensorView::new(Stored::F32, shape.clone(), bytes)?));
     }
     let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(about)?)]);
     Ok(safetensors::serialize(views, Some(metadata))?)

@@ -125,7 +125,11 @@ impl<'a, 'c> Training<'a, 'c> {
             progress = restore(&mut learner, ctx)?;
         } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
             if ctx.collective.is_main() {
-                Weights::read(path, name, setup.cost.params.values())?.fill(&learner.net, name, *head)?;
+                let weights = Weights::read(path, name, setup.cost.params.values(), false)?;
+                weights.fill(&learner.net, name, *head)?;
+                for message in weights.notes {
+                    ctx.emit(&Event::Warning { message })?;
+                }
                 learner.ema.iter().try_for_each(Ema::catch_up)?;
             }
             learner.take_main_values(ctx.collective)?;

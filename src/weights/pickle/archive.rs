@@ -2,13 +2,10 @@
 
 use super::Step;
 use crate::error::failed;
-use crate::weights::printable;
+use crate::printable::quoted;
 use std::collections::HashMap;
 use std::io::{self, Cursor};
 use zip::{CompressionMethod, ZipArchive};
-
-/// PyTorch's mark of the format before zip, within the pickle that such a file starts with.
-const OLD_MAGIC: &[u8] = b"l\xfc\x9cF\xf9 j\xa8P\x19.";
 
 /// A zip has two marks of its end, and chance puts one more into each 2 GiB of weights.
 const MAX_ENDS: usize = 16;
@@ -25,18 +22,15 @@ pub struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     pub fn open(bytes: &'a [u8]) -> Step<Self> {
-        let start = &bytes[..bytes.len().min(64)];
-        if start.first() == Some(&0x80) && start.windows(OLD_MAGIC.len()).any(|window| window == OLD_MAGIC) {
-            return Err(failed("was saved in PyTorch's format before 1.6, and the zip format was expected")
-                .hint(RESAVE));
-        }
         // The zip reader tries all that looks like a directory's end, and reads the directory each time.
         let end = |window: &&[u8]| matches!(*window, b"PK\x05\x06" | b"PK\x06\x06");
         if bytes.windows(4).filter(end).nth(MAX_ENDS).is_some() {
             return Err(failed("not the zip archive that torch.save writes (it has many ends)"));
         }
-        let mut zip = ZipArchive::new(Cursor::new(bytes))
-            .map_err(|error| failed(format!("not the zip archive that torch.save writes ({error})")))?;
+        let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
+            let whole = format!("not a whole zip archive, as torch.save writes it ({error})");
+            failed(whole).hint("the file is cut short or damaged; fetch it again")
+        })?;
         let named = |name: &str, last: &str| {
             name.strip_suffix(last).is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
         };
@@ -44,6 +38,14 @@ impl<'a> Archive<'a> {
             return Err(failed("is a TorchScript archive, and a state dict was expected").hint(
                 "save its weights: `torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")`",
             ));
+        }
+        if zip.file_names().any(|name| named(name, "archive_format") || named(name, "models/model.json")) {
+            return Err(failed("is a program of torch.export, and a state dict was expected").hint(
+                "save its weights: `torch.save(dict(torch.export.load(\"old.pt2\").state_dict), \"new.pth\")`",
+            ));
+        }
+        if zip.file_names().any(|name| name.ends_with(".npy")) {
+            return Err(failed("is an archive of NumPy arrays, and a state dict was expected"));
         }
         let mut pickles = zip.file_names().filter(|name| named(name, "data.pkl"));
         let (Some(pickle), None) = (pickles.next(), pickles.next()) else {
@@ -58,7 +60,7 @@ impl<'a> Archive<'a> {
             let member = zip.by_index_raw(index).map_err(broken)?;
             let name = member.name().to_string();
             if member.compression() != CompressionMethod::Stored || member.encrypted() {
-                let message = format!("member `{}` is compressed or encrypted", printable(&name));
+                let message = format!("member {} is compressed or encrypted", quoted(&name));
                 return Err(failed(message).hint(RESAVE));
             }
             let (start, size) = (member.data_start(), member.size());
@@ -66,7 +68,7 @@ impl<'a> Archive<'a> {
                 bytes.get(usize::try_from(start).ok()?..)?.get(..usize::try_from(size).ok()?)
             });
             let Some(content) = content.filter(|_| member.compressed_size() == size) else {
-                return Err(failed(format!("member `{}` ends beyond the file", printable(&name))));
+                return Err(failed(format!("member {} ends beyond the file", quoted(&name))));
             };
             // Members that overlap would let a small file ask for endless checksums.
             total += content.len();
@@ -79,7 +81,7 @@ impl<'a> Archive<'a> {
             if checked {
                 let mut member = zip.by_index(index).map_err(broken)?;
                 io::copy(&mut member, &mut io::sink())
-                    .map_err(|error| failed(format!("member `{}`: {error}", printable(&name))))?;
+                    .map_err(|error| failed(format!("member {}: {error}", quoted(&name))))?;
             }
             members.insert(name, content);
         }
@@ -93,7 +95,7 @@ impl<'a> Archive<'a> {
 
     /// A member's bytes, by its name in the folder.
     pub fn member(&self, name: &str) -> Step<&'a [u8]> {
-        let missing = || failed(format!("the zip archive has no member `{}`", printable(name)));
+        let missing = || failed(format!("the zip archive has no member {}", quoted(name)));
         self.members.get(&format!("{}{name}", self.folder)).copied().ok_or_else(missing)
     }
 }

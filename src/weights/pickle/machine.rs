@@ -1,77 +1,36 @@
 //! The machine that a pickle is a program for, reduced to what state dicts need (protocols 2 to 5).
 //!
-//! It understands the few calls that tensors are made of, refuses every other by its name, and runs nothing.
+//! It understands the few calls that tensors are made of and runs nothing: what any other call would make is an opaque
+//! value, of which only the class is known.
 //! Its values are small handles into flat lists of bounded length: neither cycles nor deep nesting nor
 //! endless repetition can hurt it.
 
 use super::Step;
+use super::globals::Global;
 use crate::error::{Problem, failed};
-use crate::weights::printable;
+use crate::weights::dtype::Dtype;
 use std::collections::{BTreeMap, HashMap};
 
 /// Bound of each of the machine's lists. A tensor takes some twenty entries, a large checkpoint 100 000.
 const MAX_OBJECTS: usize = 1 << 20;
 
-/// What the pickle may name.
-#[derive(Clone, Copy)]
-pub enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Size,
-    Storage(Dtype),
-}
-
-#[derive(Clone, Copy)]
-pub enum Dtype {
-    Float,
-    Double,
-    Half,
-    BFloat16,
-    Long,
-    Int,
-    Short,
-    Byte,
-    Char,
-    Bool,
-}
-
-impl Global {
-    fn named(module: &str, name: &str) -> Step<Self> {
-        Ok(match (module, name) {
-            ("collections", "OrderedDict") => Self::OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("torch", "Size") => Self::Size,
-            ("torch", "FloatStorage") => Self::Storage(Dtype::Float),
-            ("torch", "DoubleStorage") => Self::Storage(Dtype::Double),
-            ("torch", "HalfStorage") => Self::Storage(Dtype::Half),
-            ("torch", "BFloat16Storage") => Self::Storage(Dtype::BFloat16),
-            ("torch", "LongStorage") => Self::Storage(Dtype::Long),
-            ("torch", "IntStorage") => Self::Storage(Dtype::Int),
-            ("torch", "ShortStorage") => Self::Storage(Dtype::Short),
-            ("torch", "ByteStorage") => Self::Storage(Dtype::Byte),
-            ("torch", "CharStorage") => Self::Storage(Dtype::Char),
-            ("torch", "BoolStorage") => Self::Storage(Dtype::Bool),
-            _ => {
-                let call = printable(&format!("{module}.{name}"));
-                return Err(failed(format!("calls `{call}`, and only tensors are read"))
-                    .hint("save the weights alone: `torch.save(model.state_dict(), \"new.pth\")`"));
-            }
-        })
-    }
-}
+/// Bound of the elements that are looked through for lists; a dict of a thousand tensors as Python 2 saved it takes a tenth.
+const MAX_LOOKED_THROUGH: usize = 1 << 26;
 
 /// A value of the machine: a handle, where it is more than a word.
 #[derive(Clone, Copy)]
 pub enum Value<'a> {
-    /// Something that tensors do not need: None, a flag, a float, a list, a set, bytes, a very long integer.
+    /// Something that tensors do not need: None, a float, a set, bytes, a very long integer.
     Other,
+    Flag(bool),
     Int(i64),
     Text(&'a str),
     /// Start and length in `Machine::items`.
     Tuple(usize, usize),
+    List(usize),
     Dict(usize),
+    /// What a class that tensors do not need would make: its class, and its place among the dicts, in case it is one.
+    Object(usize, usize),
     Global(Global),
     Storage(usize),
     Tensor(usize),
@@ -80,11 +39,14 @@ pub enum Value<'a> {
 impl Value<'_> {
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Other => "a flag, float, list or the like",
+            Self::Other => "a float, bytes or the like",
+            Self::Flag(_) => "a flag",
             Self::Int(_) => "an integer",
             Self::Text(_) => "a string",
             Self::Tuple(..) => "a tuple",
+            Self::List(_) => "a list",
             Self::Dict(_) => "a dict",
+            Self::Object(..) => "an object",
             Self::Global(_) => "a type or function",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
@@ -94,8 +56,10 @@ impl Value<'_> {
 
 #[derive(Clone, Copy)]
 struct Storage<'a> {
-    dtype: Dtype,
+    /// None where it is mere bytes.
+    dtype: Option<Dtype>,
     key: &'a str,
+    /// Number of values, or of bytes.
     stored: i64,
 }
 
@@ -103,6 +67,8 @@ struct Storage<'a> {
 #[derive(Clone, Copy)]
 struct Description<'a> {
     storage: usize,
+    /// Where the storage does not say it.
+    dtype: Option<Dtype>,
     offset: Value<'a>,
     size: Value<'a>,
     stride: Value<'a>,
@@ -127,8 +93,14 @@ pub struct Machine<'a> {
     memo: HashMap<usize, Value<'a>>,
     items: Vec<Value<'a>>,
     dicts: usize,
-    /// The entries of all dicts that have a string for a key: dict, key, value.
+    lists: usize,
+    /// The entries of all dicts that have a string for a key: dict, key, value. In the order of dicts once it has run.
     entries: Vec<(usize, &'a str, Value<'a>)>,
+    /// The elements of all lists, and to which they belong.
+    elements: Vec<(usize, Value<'a>)>,
+    looked_through: usize,
+    /// Module and name of the classes and functions that tensors do not need.
+    classes: Vec<(&'a str, &'a str)>,
     storages: Vec<Storage<'a>>,
     tensors: Vec<Description<'a>>,
 }
@@ -155,7 +127,11 @@ impl<'a> Machine<'a> {
     pub fn run(&mut self) -> Step<Value<'a>> {
         loop {
             match self.number(1)? as u8 {
-                b'.' => return self.pop(),
+                b'.' => {
+                    // Stable: of two entries of one key the later counts.
+                    self.entries.sort_by_key(|entry| entry.0);
+                    return self.pop();
+                }
                 0x80 => match self.number(1)? {
                     2..=5 => {}
                     version => return Err(malformed(&format!("protocol {version}, expected 2 to 5"))),
@@ -163,7 +139,19 @@ impl<'a> Machine<'a> {
                 // Frames only help those that read from a stream.
                 0x95 => drop(self.take(8)?),
                 b'(' => drop(keep(&mut self.marks, self.stack.len())?),
-                b'N' | 0x88 | 0x89 | b']' | 0x8f => self.push(Value::Other)?,
+                b'N' | 0x8f => self.push(Value::Other)?,
+                0x88 => self.push(Value::Flag(true))?,
+                0x89 => self.push(Value::Flag(false))?,
+                b']' => {
+                    self.lists += 1;
+                    self.push(Value::List(self.lists))?;
+                }
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.since_mark()?),
+                b'2' => {
+                    let top = self.top()?;
+                    self.push(top)?;
+                }
                 b'G' => self.take(8).and_then(|_| self.push(Value::Other))?,
                 b'C' => self.counted(1).and_then(|_| self.push(Value::Other))?,
                 b'B' => self.counted(4).and_then(|_| self.push(Value::Other))?,
@@ -176,8 +164,8 @@ impl<'a> Machine<'a> {
                 }
                 0x8a => self.long(1)?,
                 0x8b => self.long(4)?,
-                0x8c => self.text(1)?,
-                b'X' => self.text(4)?,
+                0x8c | b'U' => self.text(1)?,
+                b'X' | b'T' => self.text(4)?,
                 0x8d => self.text(8)?,
                 b'}' => self.new_dict()?,
                 b')' => self.tuple(Vec::new())?,
@@ -189,8 +177,15 @@ impl<'a> Machine<'a> {
                     let values = self.since_mark()?;
                     self.tuple(values)?;
                 }
-                b'a' => drop(self.pop()?),
-                b'e' | 0x90 => drop(self.since_mark()?),
+                b'a' => {
+                    let element = self.pop()?;
+                    self.append(&[element])?;
+                }
+                b'e' => {
+                    let elements = self.since_mark()?;
+                    self.append(&elements)?;
+                }
+                0x90 => drop(self.since_mark()?),
                 0x91 => {
                     self.since_mark()?;
                     self.push(Value::Other)?;
@@ -210,19 +205,27 @@ impl<'a> Machine<'a> {
                 b'j' => self.recall(4)?,
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.push(Value::Global(Global::named(module, name)?))?;
+                    self.global(module, name)?;
                 }
                 0x93 => {
                     let (Value::Text(name), Value::Text(module)) = (self.pop()?, self.pop()?) else {
                         return Err(malformed("a global without a name"));
                     };
-                    self.push(Value::Global(Global::named(module, name)?))?;
+                    self.global(module, name)?;
                 }
-                b'Q' => self.storage()?,
-                b'R' => self.call()?,
-                // The state of an OrderedDict: PyTorch keeps the modules' versions there.
+                b'Q' => self.persistent()?,
+                // A class called with a tuple; with a tuple and a dict.
+                b'R' | 0x81 => {
+                    let (arguments, callee) = (self.pop()?, self.pop()?);
+                    self.call(callee, arguments)?;
+                }
+                0x92 => {
+                    let (_, arguments, callee) = (self.pop()?, self.pop()?, self.pop()?);
+                    self.call(callee, arguments)?;
+                }
+                // The state of an object. An OrderedDict has the modules' versions there.
                 b'b' => match (self.pop()?, self.top()?) {
-                    (_, Value::Dict(_)) => {}
+                    (_, Value::Dict(_) | Value::Object(..) | Value::Tensor(_)) => {}
                     (_, other) => return Err(malformed(&format!("a state for {}", other.kind()))),
                 },
                 other => return Err(malformed(&format!("opcode 0x{other:02x}, which no state dict needs"))),
@@ -338,9 +341,23 @@ impl<'a> Machine<'a> {
         self.push(Value::Dict(self.dicts))
     }
 
+    /// Appends to the list on top of the stack.
+    fn append(&mut self, elements: &[Value<'a>]) -> Step<()> {
+        match self.top()? {
+            // Long histories are no error: what is needed of lists is short and comes first.
+            Value::List(list) => {
+                let room = MAX_OBJECTS.saturating_sub(self.elements.len());
+                self.elements.extend(elements.iter().take(room).map(|element| (list, *element)));
+                Ok(())
+            }
+            Value::Object(..) => Ok(()),
+            other => Err(malformed(&format!("an element for {}", other.kind()))),
+        }
+    }
+
     /// Sets entries of the dict on top of the stack.
     fn set(&mut self, pairs: &[Value<'a>]) -> Step<()> {
-        let Value::Dict(dict) = self.top()? else {
+        let (Value::Dict(dict) | Value::Object(_, dict)) = self.top()? else {
             return Err(malformed(&format!("an entry for {}", self.top()?.kind())));
         };
         for pair in pairs.chunks(2) {
@@ -356,51 +373,155 @@ impl<'a> Machine<'a> {
 
     /// A dict that the pickle made, but for keys that are no strings.
     pub fn dict(&self, id: usize) -> BTreeMap<&'a str, Value<'a>> {
-        self.entries.iter().filter(|entry| entry.0 == id).map(|entry| (entry.1, entry.2)).collect()
+        let start = self.entries.partition_point(|entry| entry.0 < id);
+        let entries = self.entries[start..].iter().take_while(|entry| entry.0 == id);
+        entries.map(|entry| (entry.1, entry.2)).collect()
     }
 
-    /// A storage by its persistent id: ('storage', type, key, device, number of values).
-    fn storage(&mut self) -> Step<()> {
+    /// A list that the pickle made. Each time all elements are looked through, so how often is bounded.
+    pub fn list(&mut self, id: usize) -> Step<Vec<Value<'a>>> {
+        self.looked_through += self.elements.len();
+        if self.looked_through > MAX_LOOKED_THROUGH {
+            return Err(failed("its pickle is made of too many lists for a state dict"));
+        }
+        Ok(self.elements.iter().filter(|element| element.0 == id).map(|element| element.1).collect())
+    }
+
+    /// Module and name of the class of an [object](Value::Object).
+    pub fn class(&self, class: usize) -> (&'a str, &'a str) {
+        self.classes[class]
+    }
+
+    /// What is left of the input behind the pickle.
+    pub fn rest(&self) -> &'a [u8] {
+        self.input
+    }
+
+    /// Bytes of a value of each storage that the pickle names.
+    pub fn storage_widths(&self) -> HashMap<&'a str, usize> {
+        let width = |storage: &Storage<'a>| (storage.key, storage.dtype.map_or(1, Dtype::width));
+        self.storages.iter().map(width).collect()
+    }
+
+    fn global(&mut self, module: &'a str, name: &'a str) -> Step<()> {
+        let global = match Global::known(module, name) {
+            Some(known) => known,
+            None => Global::Opaque(keep(&mut self.classes, (module, name))?),
+        };
+        self.push(Value::Global(global))
+    }
+
+    fn object(&mut self, class: usize) -> Step<()> {
+        self.dicts += 1;
+        self.push(Value::Object(class, self.dicts))
+    }
+
+    /// What lies outside of the pickle: a storage, ('storage', type, key, device, number of values), or in the old format
+    /// the class of a module, ('module', class, file, source).
+    fn persistent(&mut self) -> Step<()> {
         let id = self.pop()?;
         let parts = if let Value::Tuple(start, count) = id { &self.items[start..][..count] } else { &[] };
-        let [
-            Value::Text("storage"),
-            Value::Global(Global::Storage(dtype)),
-            Value::Text(key),
-            _,
-            Value::Int(stored),
-        ] = *parts
-        else {
-            return Err(malformed("a storage that is none"));
+        let (dtype, key, stored) = match *parts {
+            [Value::Text("module"), class @ Value::Global(_), ..] => return self.push(class),
+            [Value::Text("storage"), Value::Global(class), Value::Text(key), _, Value::Int(stored)]
+            // The old format has None for the view that it is.
+            | [Value::Text("storage"), Value::Global(class), Value::Text(key), _, Value::Int(stored), Value::Other] => {
+                match class {
+                    Global::Storage(dtype) => (Some(dtype), key, stored),
+                    Global::UntypedStorage => (None, key, stored),
+                    _ => return Err(malformed("a storage of no known type")),
+                }
+            }
+            _ => return Err(malformed("a storage that is none")),
         };
         let storage = keep(&mut self.storages, Storage { dtype, key, stored })?;
         self.push(Value::Storage(storage))
     }
 
-    /// The calls that are understood.
-    fn call(&mut self) -> Step<()> {
-        let (arguments, callee) = (self.pop()?, self.pop()?);
-        let (Value::Global(callee), Value::Tuple(start, count)) = (callee, arguments) else {
-            return Err(malformed(&format!("a call of {} with {}", callee.kind(), arguments.kind())));
-        };
-        match (callee, &self.items[start..][..count]) {
-            (Global::OrderedDict, []) => self.new_dict(),
-            (Global::Size, [size @ Value::Tuple(..)]) => self.push(*size),
-            (Global::RebuildParameter, [tensor @ Value::Tensor(_), _, _]) => self.push(*tensor),
-            // A seventh argument marks a view as conjugate or negative.
-            (Global::RebuildTensor, &[Value::Storage(storage), offset, size, stride, _, _]) => {
-                let tensor = keep(&mut self.tensors, Description { storage, offset, size, stride })?;
-                self.push(Value::Tensor(tensor))
-            }
-            _ => Err(malformed("a call with unexpected arguments")),
+    /// The calls that are understood; any other makes an opaque value.
+    fn call(&mut self, mut callee: Value<'a>, mut arguments: Value<'a>) -> Step<()> {
+        loop {
+            let global = match callee {
+                Value::Global(Global::Opaque(class)) | Value::Object(class, _) => return self.object(class),
+                Value::Global(global) => global,
+                other => return Err(malformed(&format!("a call of {}", other.kind()))),
+            };
+            let Value::Tuple(start, count) = arguments else {
+                return Err(malformed(&format!("a call with {}", arguments.kind())));
+            };
+            let (storage, dtype, offset, size, stride) = match (global, &self.items[start..][..count]) {
+                (Global::Dict, []) => return self.new_dict(),
+                // A defaultdict's function for what is missing.
+                (Global::Dict, [Value::Global(_) | Value::Other]) => return self.new_dict(),
+                (Global::Dict, &[Value::List(pairs)]) => return self.dict_of(pairs),
+                (Global::Size, &[size @ Value::Tuple(..)]) => return self.push(size),
+                (
+                    Global::RebuildParameter,
+                    &[tensor @ Value::Tensor(_), _, _] | &[tensor @ Value::Tensor(_), _, _, _],
+                ) => {
+                    return self.push(tensor);
+                }
+                (Global::RebuildFromType, &[function, _, inner, _]) => {
+                    (callee, arguments) = (function, inner);
+                    continue;
+                }
+                // A seventh argument marks a view as conjugate or negative.
+                (
+                    Global::RebuildTensor,
+                    &[Value::Storage(storage), offset, size, stride]
+                    | &[Value::Storage(storage), offset, size, stride, _, _],
+                ) => (storage, None, offset, size, stride),
+                (
+                    Global::RebuildTyped,
+                    &[
+                        Value::Storage(storage),
+                        offset,
+                        size,
+                        stride,
+                        _,
+                        _,
+                        Value::Global(Global::Dtype(dtype)),
+                    ],
+                ) => (storage, Some(dtype), offset, size, stride),
+                (Global::RebuildTyped, [_, _, _, _, _, _, Value::Global(_), ..]) => {
+                    return Err(failed("one of its tensors has a type of numbers that is not read")
+                        .hint("save it as float32: `{name: tensor.float() …}`"));
+                }
+                _ => return Err(malformed("a call with unexpected arguments")),
+            };
+            let tensor = keep(&mut self.tensors, Description { storage, dtype, offset, size, stride })?;
+            return self.push(Value::Tensor(tensor));
         }
+    }
+
+    /// A dict of a list of pairs, as Python 2 saved it.
+    fn dict_of(&mut self, pairs: usize) -> Step<()> {
+        let pairs = self.list(pairs)?;
+        self.new_dict()?;
+        for pair in pairs {
+            let pair = match pair {
+                Value::List(pair) => self.list(pair)?,
+                Value::Tuple(start, count) => self.items[start..][..count].to_vec(),
+                _ => return Err(malformed("a pair that is none")),
+            };
+            self.set(&pair)?;
+        }
+        Ok(())
     }
 
     /// A tensor that the pickle made.
     pub fn tensor(&self, id: usize) -> Step<Tensor<'a>> {
-        let Description { storage, offset, size, stride } = self.tensors[id];
-        let Storage { dtype, key, stored } = self.storages[storage];
-        let (stored, offset) = (natural(&Value::Int(stored))?, natural(&offset)?);
+        let Description { storage, dtype, offset, size, stride } = self.tensors[id];
+        let Storage { dtype: stored_as, key, stored } = self.storages[storage];
+        let (mut stored, offset) = (natural(&Value::Int(stored))?, natural(&offset)?);
+        let dtype = match (stored_as, dtype) {
+            (Some(dtype), None) => dtype,
+            (None, Some(dtype)) => {
+                stored /= dtype.width();
+                dtype
+            }
+            _ => return Err(malformed("a tensor of no type, or of two")),
+        };
         Ok(Tensor { dtype, key, stored, offset, size: self.naturals(size)?, stride: self.naturals(stride)? })
     }
 
@@ -417,17 +538,5 @@ fn natural(value: &Value) -> Step<usize> {
     match value {
         Value::Int(value) => usize::try_from(*value).map_err(|_| malformed("a negative size or place")),
         other => Err(malformed(&format!("{} for a number", other.kind()))),
-    }
-}
-
-impl Dtype {
-    /// Bytes of one value.
-    pub fn width(self) -> usize {
-        match self {
-            Self::Double | Self::Long => 8,
-            Self::Float | Self::Int => 4,
-            Self::Half | Self::BFloat16 | Self::Short => 2,
-            Self::Byte | Self::Char | Self::Bool => 1,
-        }
     }
 }

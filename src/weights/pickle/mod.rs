@@ -1,39 +1,49 @@
-//! PyTorch's state dicts, as `torch.save` writes them (.pth, .pt, .bin): a zip of a pickle that describes the
-//! tensors and of one plain member for each storage.
+//! PyTorch's state dicts, as `torch.save` writes them (.pth, .pt, .bin): a pickle that describes the tensors, and the values of
+//! each storage, in a [zip](archive) or, before PyTorch 1.6, [one after another](legacy).
 //!
-//! A pickle is a program, and a foreign one: nothing of it is ever run.
+//! A pickle is a program, and a foreign one: nothing of it is ever run. Trainers keep much beside the weights; what is
+//! no tensor is an opaque value.
 
 mod archive;
+mod checkpoint;
+mod globals;
+mod legacy;
 mod machine;
 
-use super::{Array, Arrays, printable};
+use super::{Array, Arrays};
 use crate::error::{Problem, Result, failed};
+use crate::printable::quoted;
 use archive::Archive;
-use half::{bf16, f16};
-use machine::{Dtype, Machine, Tensor, Value};
-use std::collections::BTreeMap;
+use legacy::Legacy;
+use machine::{Machine, Tensor};
+use std::collections::HashMap;
 use std::path::Path;
-
-/// Where training scripts keep the weights inside a checkpoint, in order of preference.
-const NESTED: [&str; 5] = ["state_dict", "model", "net", "weights", "module"];
 
 /// More dimensions than any weights have.
 const MAX_DIMENSIONS: usize = 8;
 
-/// Reads the tensors of a state dict, converted to float32.
+/// Tensors of a file, and what its user should know of how they were chosen.
+#[derive(Debug, Default)]
+pub struct StateDict {
+    /// The tensors, as float32.
+    pub arrays: Arrays,
+    /// A sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Reads the tensors of a state dict, converted to float32; with `average`, those of the moving average that the file has.
 ///
-/// The state dict is the pickled dict itself or, in a training checkpoint, the first of its entries
-/// `state_dict`, `model`, `net`, `weights` and `module` that is a dict with tensors. Entries that are no
-/// tensors are passed over. The prefix `module.` of `DataParallel` is dropped if every name has it.
+/// The state dict is the pickled dict itself or lies in a training checkpoint, under the names that trainers use. Entries
+/// that are no tensors are skipped.
 ///
 /// `path` only names the file in errors. `max_values` bounds the values of all tensors together; a storage
 /// that several tensors share counts for each.
 ///
 /// # Errors
-/// When `bytes` are no such archive (the formats of TorchScript and of PyTorch before 1.6 are told apart),
-/// are damaged, call anything but what tensors need, or hold no tensors or too many values.
-pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<Arrays> {
-    state_dict(bytes, max_values).map_err(|mut problem| {
+/// When `bytes` are no such file (TorchScript, whole modules and others are told apart), are damaged, or hold no
+/// tensors, no average or too many values.
+pub fn read(path: &Path, bytes: &[u8], max_values: u64, average: bool) -> Result<StateDict> {
+    state_dict(bytes, max_values, average).map_err(|mut problem| {
         problem.message = format!("{}: {}", path.display(), problem.message);
         let hint = "the file is damaged or no state dict of PyTorch; fetch it again or save it anew";
         problem.hint.get_or_insert_with(|| hint.to_string());
@@ -44,53 +54,53 @@ pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<Arrays> {
 /// A result whose problem does not name the file yet.
 type Step<T> = Result<T, Problem>;
 
-fn state_dict(bytes: &[u8], max_values: u64) -> Step<Arrays> {
-    let archive = Archive::open(bytes)?;
-    let mut machine = Machine::new(archive.member("data.pkl")?);
-    let top = machine.run()?;
-    let Value::Dict(top) = top else {
-        return Err(failed(format!("holds {}, not a dict of tensors", top.kind()))
-            .hint("save the weights by name: `torch.save(model.state_dict(), \"new.pth\")`"));
-    };
-    let top = machine.dict(top);
-    let mut nested = NESTED.iter().filter_map(|key| match top.get(key) {
-        Some(Value::Dict(id)) => Some(tensors(&machine.dict(*id))),
-        _ => None,
-    });
-    let chosen = nested.find(|found| !found.is_empty()).unwrap_or_else(|| tensors(&top));
-    if chosen.is_empty() {
-        let keys: Vec<String> = top.keys().take(8).map(|key| printable(key)).collect();
-        return Err(failed(format!("holds no tensors; its keys are [{}]", keys.join(", ")))
-            .hint(format!("the tensors are looked for at the top and under {}", NESTED.join(", "))));
+/// Where the values lie.
+enum Storages<'a> {
+    Zip(Archive<'a>),
+    Legacy(HashMap<&'a str, &'a [u8]>),
+}
+
+impl<'a> Storages<'a> {
+    fn content(&self, key: &str) -> Step<&'a [u8]> {
+        match self {
+            Self::Zip(archive) => archive.member(&format!("data/{key}")),
+            Self::Legacy(storages) => {
+                let missing = || failed(format!("it has no storage {}", quoted(key)));
+                storages.get(key).copied().ok_or_else(missing)
+            }
+        }
     }
-    let parallel = chosen.iter().all(|(name, _)| name.starts_with("module."));
-    let mut left = max_values;
+}
+
+fn state_dict(bytes: &[u8], max_values: u64, average: bool) -> Step<StateDict> {
+    let (machine, top, storages) = if bytes.first() == Some(&0x80) {
+        let Legacy { machine, top, storages } = Legacy::open(bytes)?;
+        (machine, top, Storages::Legacy(storages))
+    } else {
+        let archive = Archive::open(bytes)?;
+        let mut machine = Machine::new(archive.member("data.pkl")?);
+        let top = machine.run()?;
+        (machine, top, Storages::Zip(archive))
+    };
+    let checkpoint::Chosen { tensors, notes } = checkpoint::choose(&machine, top, average)?;
+    // A value takes a byte or more, so only tensors that share storages, or repeat values, can be more than the file.
+    let mut left = max_values.min(2 * bytes.len() as u64);
     let mut arrays = Arrays::new();
-    for (name, tensor) in chosen {
-        let array = machine.tensor(tensor).and_then(|tensor| array(tensor, &archive, &mut left)).map_err(
+    for (name, tensor) in tensors {
+        let array = machine.tensor(tensor).and_then(|tensor| array(tensor, &storages, &mut left)).map_err(
             |mut problem| {
-                problem.message = format!("tensor `{}`: {}", printable(name), problem.message);
+                problem.message = format!("tensor {}: {}", quoted(name), problem.message);
                 problem
             },
         )?;
-        let name = if parallel { &name["module.".len()..] } else { name };
         arrays.insert(name.to_string(), array);
     }
-    Ok(arrays)
-}
-
-/// The tensors of a dict, by name.
-fn tensors<'a>(dict: &BTreeMap<&'a str, Value<'a>>) -> Vec<(&'a str, usize)> {
-    let tensor = |(name, value): (&&'a str, &Value<'a>)| match value {
-        Value::Tensor(id) => Some((*name, *id)),
-        _ => None,
-    };
-    dict.iter().filter_map(tensor).collect()
+    Ok(StateDict { arrays, notes })
 }
 
 /// The values of a tensor; `left` is how many more may be read.
-fn array(mut tensor: Tensor, archive: &Archive, left: &mut u64) -> Step<Array> {
-    let content = archive.member(&format!("data/{}", tensor.key))?;
+fn array(mut tensor: Tensor, storages: &Storages, left: &mut u64) -> Step<Array> {
+    let content = storages.content(tensor.key)?;
     let (stored, width) = (tensor.stored, tensor.dtype.width());
     if stored.checked_mul(width) != Some(content.len()) {
         let bytes = content.len();
@@ -122,34 +132,16 @@ fn array(mut tensor: Tensor, archive: &Archive, left: &mut u64) -> Step<Array> {
             return Err(failed(format!("{walk} reaches beyond the {stored} values stored")));
         }
     }
-    let values = match tensor.dtype {
-        Dtype::Float => gather(content, &tensor, total, f32::from_le_bytes),
-        Dtype::Double => gather(content, &tensor, total, |bytes| f64::from_le_bytes(bytes) as f32),
-        Dtype::Half => gather(content, &tensor, total, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        Dtype::BFloat16 => gather(content, &tensor, total, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        Dtype::Long => gather(content, &tensor, total, |bytes| i64::from_le_bytes(bytes) as f32),
-        Dtype::Int => gather(content, &tensor, total, |bytes| i32::from_le_bytes(bytes) as f32),
-        Dtype::Short => gather(content, &tensor, total, |bytes| i16::from_le_bytes(bytes).into()),
-        Dtype::Byte => gather(content, &tensor, total, |bytes| u8::from_le_bytes(bytes).into()),
-        Dtype::Char => gather(content, &tensor, total, |bytes| i8::from_le_bytes(bytes).into()),
-        Dtype::Bool => gather(content, &tensor, total, |[byte]| f32::from(u8::from(byte != 0))),
-    };
+    let values = tensor.dtype.floats(content, places(&tensor, total));
     Ok(Array { shape: tensor.size.iter().map(|side| *side as i64).collect(), values })
 }
 
-/// The `total` values of a tensor in row-major order; its way through `content` is known to stay inside.
-fn gather<const WIDTH: usize>(
-    content: &[u8],
-    tensor: &Tensor,
-    total: usize,
-    convert: impl Fn([u8; WIDTH]) -> f32,
-) -> Vec<f32> {
-    let (stored, _) = content.as_chunks::<WIDTH>();
+/// Where the `total` values of a tensor lie in its storage, in row-major order.
+fn places<'a>(tensor: &'a Tensor, total: usize) -> impl Iterator<Item = usize> + 'a {
     let mut place = tensor.offset;
     let mut index = [0; MAX_DIMENSIONS];
-    let mut values = Vec::with_capacity(total);
-    while values.len() < total {
-        values.push(convert(stored[place]));
+    (0..total).map(move |_| {
+        let this = place;
         for (dimension, (side, stride)) in tensor.size.iter().zip(&tensor.stride).enumerate().rev() {
             index[dimension] += 1;
             place += stride;
@@ -159,8 +151,8 @@ fn gather<const WIDTH: usize>(
             place -= side * stride;
             index[dimension] = 0;
         }
-    }
-    values
+        this
+    })
 }
 
 #[cfg(test)]
@@ -219,12 +211,12 @@ mod tests {
     }
 
     fn arrays(bytes: &[u8]) -> Arrays {
-        read(Path::new("w.pth"), bytes, 1000).unwrap()
+        read(Path::new("w.pth"), bytes, 1000, false).unwrap().arrays
     }
 
     fn refusal(bytes: &[u8]) -> String {
-        match read(Path::new("w.pth"), bytes, 1000) {
-            Ok(arrays) => format!("read {:?}", arrays.keys()),
+        match read(Path::new("w.pth"), bytes, 1000, false) {
+            Ok(found) => format!("read {:?}", found.arrays.keys()),
             Err(error) => {
                 let hint = crate::error::problem(&error).unwrap().hint.as_deref().unwrap();
                 format!("{error:#} | {hint}")
@@ -285,12 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_found_inside_a_checkpoint_and_lose_the_prefix_of_data_parallel() {
+    fn weights_are_found_inside_a_checkpoint() {
         let weights = dict(&[("module.fc.weight", whole()), ("module.fc.bias", whole())]);
         let nested = file(&dict(&[("best", whole()), ("model", int(1)), ("net", weights)]));
-        assert_eq!(arrays(&nested).into_keys().collect::<Vec<_>>(), ["fc.bias", "fc.weight"]);
-        let mixed = file(&dict(&[("module.a", whole()), ("b", whole())]));
-        assert_eq!(arrays(&mixed).into_keys().collect::<Vec<_>>(), ["b", "module.a"]);
+        assert_eq!(arrays(&nested).into_keys().collect::<Vec<_>>(), ["module.fc.bias", "module.fc.weight"]);
         refuses(&file(&dict(&[("epoch", int(1))])), "no tensors; its keys are [epoch]");
         refuses(&file(&whole()), "holds a tensor, not a dict");
     }
@@ -309,14 +299,99 @@ mod tests {
         assert_eq!(arrays["a"].shape, [2, 3]);
     }
 
+    /// The names of the tensors and the notes of a file, or why it is refused.
+    fn chosen(bytes: &[u8], average: bool) -> String {
+        match read(Path::new("w.pth"), bytes, 1000, average) {
+            Ok(StateDict { arrays, notes }) => format!("{:?} {notes:?}", arrays.keys().collect::<Vec<_>>()),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
     #[test]
-    fn foreign_calls_are_refused_by_name() {
-        let attack = [b"cos\nsystem\n".to_vec(), tuple(&[text("true")]), b"R".to_vec()].concat();
-        refuses(&file(&dict(&[("a", attack.clone())])), "calls `os.system`, and only tensors are read");
-        let stacked = [text("builtins"), text("eval"), vec![0x93]].concat();
-        refuses(&file(&dict(&[("a", stacked)])), "calls `builtins.eval`");
+    fn the_average_is_taken_on_demand_or_where_it_is_alone_and_named_otherwise() {
+        let net = |name: &str| dict(&[(name, whole()), ("fc.bias", whole())]);
+        for key in ["state_dict_ema", "model_ema", "ema"] {
+            let both = file(&dict(&[("state_dict", net("plain.w")), (key, net("ema.w")), ("epoch", int(3))]));
+            assert_eq!(
+                chosen(&both, false),
+                format!(
+                    "[\"fc.bias\", \"plain.w\"] [\"it also holds a moving average of the weights (`{key}`), which `--ema` takes\"]"
+                )
+            );
+            assert_eq!(chosen(&both, true), "[\"ema.w\", \"fc.bias\"] []");
+            let alone = file(&dict(&[(key, net("ema.w")), ("epoch", int(3))]));
+            let told = chosen(&alone, false);
+            assert!(
+                told.starts_with("[\"ema.w\", \"fc.bias\"]") && told.contains("average of the weights alone"),
+                "{told}"
+            );
+            assert_eq!(chosen(&alone, true), "[\"ema.w\", \"fc.bias\"] []");
+        }
+        let plain = file(&dict(&[("model", net("plain.w"))]));
+        assert!(chosen(&plain, true).contains("no moving average"));
+        let averaged = file(&dict(&[("n_averaged", whole()), ("module.fc.bias", whole())]));
+        assert!(chosen(&averaged, false).contains("the weights are a moving average"));
+        assert!(chosen(&averaged, true).starts_with("[\"module.fc.bias\", \"n_averaged\"]"));
+    }
+
+    #[test]
+    fn foreign_objects_are_opaque_and_nothing_is_called() {
+        let attack = [b"cos\nsystem\n".to_vec(), tuple(&[text("touch pwned")]), b"R".to_vec()].concat();
+        let namespace = b"cargparse\nNamespace\n)\x81}X\x02\0\0\0lrG\x3f\xf0\0\0\0\0\0\0sb".to_vec();
+        let enumeration =
+            [b"ccomposer.core\nPrecision\n".to_vec(), tuple(&[text("amp")]), b"R".to_vec()].concat();
+        let numpy = [
+            b"cnumpy.core.multiarray\nscalar\n".to_vec(),
+            tuple(&[b"cnumpy\ndtype\n".to_vec(), text("x")]),
+            b"R".to_vec(),
+        ]
+        .concat();
+        let found = arrays(&file(&dict(&[
+            ("state_dict", dict(&[("a.b", whole()), ("c.d", attack.clone())])),
+            ("args", namespace),
+            ("precision", enumeration),
+            ("best", numpy),
+            ("attack", attack.clone()),
+        ])));
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), ["a.b"]);
+        refuses(&file(&attack), "a whole object of the class `os.system`, not a dict of tensors");
+        let module = b"cnets\nNet\n)\x81}X\x08\0\0\0_modules}sb".to_vec();
+        refuses(&file(&module), "`nets.Net`, not a dict of tensors | if you trust the file");
+        refuses(&file(&dict(&[("model", module)])), "weights_only=False)[\"model\"].state_dict()");
+        let quantized =
+            [b"ctorch._utils\n_rebuild_qtensor\n".to_vec(), tuple(&[text("x")]), b"R".to_vec()].concat();
+        refuses(
+            &file(&dict(&[("a.b", whole()), ("c.d", quantized)])),
+            "tensor `c.d`: made by `_rebuild_qtensor`",
+        );
         refuses(&file(b"i os\nsystem\n"), "opcode 0x69");
         refuses(&file(b"ctorch\nSize\nctorch\nSize\nR"), "malformed");
+    }
+
+    /// A file of PyTorch's format before 1.6 with the storage of [`file`].
+    fn legacy_file(value: &[u8]) -> Vec<u8> {
+        let values: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_le_bytes()).collect();
+        let start = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02";
+        let keys = [b".\x80\x02]", &text("0")[..], b"a."].concat();
+        [start, value, &keys, &6u64.to_le_bytes(), &values].concat()
+    }
+
+    #[test]
+    fn the_format_before_1_6_is_read_and_its_damage_refused() {
+        let pickle = dict(&[("a", whole()), ("b", tensor("Float", "0", 6, 3, &[3], &[1]))]);
+        let good = legacy_file(&pickle);
+        assert_eq!(arrays(&good), arrays(&file(&pickle)));
+        for cut in 1..good.len() {
+            refuses(&good[..cut], "w.pth: ");
+        }
+        for place in 0..good.len() {
+            for bit in 0..8 {
+                let mut damaged = good.clone();
+                damaged[place] ^= 1 << bit;
+                drop(read(Path::new("w.pth"), &damaged, 1000, false));
+            }
+        }
+        refuses(b"\x80\x02}.", "not one that torch.save wrote");
     }
 
     #[test]
@@ -375,7 +450,7 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = good.clone();
                 damaged[place] ^= 1 << bit;
-                drop(read(Path::new("w.pth"), &damaged, 1000));
+                drop(read(Path::new("w.pth"), &damaged, 1000, false));
             }
         }
     }
@@ -391,14 +466,14 @@ mod tests {
         refuses(&packed, "member `w/data.pkl` is compressed or encrypted | re-save it");
         refuses(
             b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
-            "before 1.6, and the zip format was expected | re-save it: `torch.save(torch.load(",
+            "its pickle is malformed (it ends early)",
         );
         refuses(&stored(&[("w/data.pkl", b"N."), ("w/constants.pkl", b"N.")]), "TorchScript");
         refuses(&stored(&[("w/data.pkl", b"N."), ("w/byteorder", b"big")]), "big-endian");
         refuses(&stored(&[("a/data.pkl", b"N."), ("b/data.pkl", b"N.")]), "data.pkl");
-        refuses(&stored(&[("a.npy", b"")]), "data.pkl");
-        refuses(b"hello, this is text", "not the zip archive");
-        refuses(b"", "not the zip archive");
+        refuses(&stored(&[("a.npy", b"")]), "NumPy arrays");
+        refuses(b"hello, this is text", "not a whole zip archive");
+        refuses(b"", "not a whole zip archive");
         refuses(&b"PK\x05\x06".repeat(100), "many ends");
     }
 }
