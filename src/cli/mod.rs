@@ -61,6 +61,7 @@ pub fn run(large_blocks_kept: bool) -> u8 {
     if !matches!(cli.command, Command::Train(_) | Command::Ablate(AblateArgs { dry_run: false, .. })) {
         signals::restore_default();
     }
+    process::survive_file_size_limit();
     panic::set_hook(Box::new(|panic| {
         let first_line = panic.to_string();
         let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");

@@ -11,12 +11,13 @@ use super::stages::Stages;
 use super::views::Views;
 use super::{DataSpec, Dataset, Split};
 use crate::error::{Result, failed};
+use crate::process;
 use crate::rng;
 use crate::torch_ext::host::HostBytes;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
@@ -274,9 +275,15 @@ impl Loader {
         });
         let worker = |_| {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || shared.work())
+            thread::Builder::new().name("loader".to_string()).spawn(move || shared.work())
         };
-        Self { threads: (0..threads).map(worker).collect(), shared, skipped: 0 }
+        // Fewer threads than asked for are slower, but give the same batches.
+        let (started, refused): (Vec<_>, Vec<_>) =
+            (0..threads).map(worker).partition(|thread| thread.is_ok());
+        if let (true, Some(Err(error))) = (started.is_empty(), refused.into_iter().next()) {
+            shared.lock().filled.insert(first, Err(process::thread_refused(&error).into()));
+        }
+        Self { threads: started.into_iter().flatten().collect(), shared, skipped: 0 }
     }
 
     /// Samples that could not be had, of those that the batches so far should have: of this pass, since a file that could

@@ -17,6 +17,7 @@ pub mod images;
 pub mod index;
 mod jpeg;
 pub mod loader;
+pub mod memory;
 pub mod order;
 pub mod quarantine;
 pub mod real_labels;

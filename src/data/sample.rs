@@ -5,6 +5,7 @@
 
 use super::augment::Window;
 use super::jpeg::{Jpeg, Region, Scale};
+use super::memory::Reservation;
 pub use super::stages::Stage;
 use super::stages::Stages;
 use super::{Image, decode};
@@ -60,14 +61,17 @@ impl Workbench {
         out: &mut [u8],
     ) -> Result<()> {
         let Some(jpeg) = open(bytes)? else {
-            let image = self.decode(bytes)?;
+            let (image, _reservation) = self.decode(bytes)?;
             return self.resample(&image, choose(image.width, image.height), size, out);
         };
         let (width, height) = jpeg.size();
         decode::check_size(width, height)?;
         let window = choose(width, height);
+        let reservation = decode::reserve_for_jpeg(width, height)?;
         if !self.region(jpeg, window, size, out)? {
-            let image = self.decode(bytes)?;
+            // Asked for anew, as a thread must not wait for memory while it holds some.
+            drop(reservation);
+            let (image, _reservation) = self.decode(bytes)?;
             if (image.width, image.height) != (width, height) {
                 let (other_width, other_height) = (image.width, image.height);
                 let message = format!(
@@ -80,12 +84,12 @@ impl Workbench {
         Ok(())
     }
 
-    /// Decodes the whole image.
+    /// Decodes the whole image; the memory that it takes is reserved as long as the second value lives.
     ///
     /// # Errors
     /// When the bytes are no image, end early or promise an absurd size.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<Image> {
-        self.stages.time(Stage::Decode, || decode::decode(bytes))
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<(Image, Reservation<'static>)> {
+        self.stages.time(Stage::Decode, || decode::reserved(bytes))
     }
 
     /// Resamples `window` to `size` × `size` with a bilinear filter that widens when it shrinks (Pillow's).

@@ -202,7 +202,7 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
         details.push(detail);
     };
     // A key of a shard has no extension; those of TGA have nothing to compare with.
-    let kind = image::guess_format(bytes).ok();
+    let kind = decode::format(bytes);
     let extension =
         name.rsplit('/').next().and_then(|base| base.rsplit_once('.')).map(|(_, extension)| extension);
     let called = extension.and_then(image::ImageFormat::from_extension);
@@ -222,7 +222,7 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
             say(Verdict::BrokenExif, what.to_string());
         }
     }
-    let absurd = |(width, height): (usize, usize)| decode::check_size(width, height).is_err();
+    let absurd = |(width, height): (usize, usize)| !decode::fits(width, height);
     match decode::decode(bytes) {
         Ok(_) => match &jpeg {
             Some(jpeg) if !jpeg.has_end => match is_whole_but_for_its_end(bytes, jpeg) {

@@ -1,6 +1,7 @@
 //! A few threads for work that waits for disks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// `work(0)`, …, `work(count - 1)`, by `threads` threads, in this order.
 pub fn map<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -19,7 +20,12 @@ pub fn map<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sy
         }
     };
     let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(run)).collect();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
+        let threads: Vec<_> = (0..threads.min(count)).map_while(start).collect();
+        if threads.is_empty() {
+            // The system allows no more of them: this one does the work.
+            return run();
+        }
         let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<(usize, T)>>| match thread.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -10,6 +10,7 @@ use crate::files;
 use crate::metrics::Totals;
 use crate::net::build::{NamedTensor, Net};
 use crate::optim::{LossScaler, Optimizer, Plateau};
+use crate::process;
 use crate::rng::fnv1a;
 use crate::weights::{self, About, Array, Arrays, safetensors};
 use anyhow::Context;
@@ -253,7 +254,9 @@ impl Writer {
     /// When that one could not be written.
     pub fn begin(&mut self, snapshot: Snapshot, places: Vec<Place>) -> Result<()> {
         self.finish()?;
-        self.running = Some(thread::spawn(move || snapshot.write(&places)));
+        let write = move || snapshot.write(&places);
+        let thread = thread::Builder::new().name("checkpoint".to_string()).spawn(write);
+        self.running = Some(thread.map_err(|error| process::thread_refused(&error))?);
         Ok(())
     }
 

@@ -118,7 +118,7 @@ impl Transform {
     ) -> Result<()> {
         // What needs all of the image is decoded once.
         if self.crop == Crop::Pad || self.windows() > 1 {
-            let image = bench.decode(bytes)?;
+            let (image, _reservation) = bench.decode(bytes)?;
             return self.apply(&image, bench, random, out);
         }
         bench.sample(bytes, self.size, |width, height| self.window(width, height, random), out)?;
