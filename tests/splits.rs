@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 const SMALL: &str = "--set data.size=8 --batch-size 4 --epochs 1 --json";
 
@@ -293,4 +294,42 @@ fn configurations_may_begin_with_a_byte_order_mark() {
     sandbox.succeed("train marked.json --batch-size 4 --epochs 1 --out run");
     sandbox.write("wide.json", b"\xff\xfe{\0}\0");
     refused(&sandbox, "train wide.json", 2, &["wide.json: it is text in UTF-16, not in UTF-8"]);
+}
+
+#[test]
+fn a_run_finds_its_data_from_anywhere_and_after_a_move() {
+    let sandbox = Sandbox::new();
+    write_class_folders(&sandbox, "old/photos", &["blue", "green"], 4, 2);
+    sandbox.write("bad.txt", "train/blue/0.jpg\n");
+    let options = format!("{SMALL} --set data.quarantine=bad.txt");
+    sandbox.succeed(&format!("train --data old/photos {options} --out old/runs/one"));
+    let config = |run: &str| -> serde_json::Value {
+        serde_json::from_slice(&sandbox.read(&format!("{run}/config.json"))).unwrap()
+    };
+    let stored = config("old/runs/one");
+    let path = |key: &str| PathBuf::from(stored["data"][key].as_str().unwrap());
+    assert!(path("dir").is_absolute() && path("dir").ends_with("old/photos"), "{stored}");
+    assert!(path("quarantine").is_absolute() && path("quarantine").ends_with("bad.txt"), "{stored}");
+    fs::create_dir(sandbox.path("elsewhere")).unwrap();
+    let eval = |run: &str| {
+        let run = sandbox.path(run);
+        let output = sandbox.command("eval --json").arg(run).current_dir(sandbox.path("elsewhere")).output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    assert_eq!(eval("old/runs/one").0, Some(0), "{}", eval("old/runs/one").1);
+    // Both moved, then the run alone.
+    fs::rename(sandbox.path("old"), sandbox.path("new")).unwrap();
+    let (code, text) = eval("new/runs/one");
+    assert!(code == Some(0) && text.contains("new/photos, 4 images"), "{text}");
+    fs::rename(sandbox.path("new/runs/one"), sandbox.path("elsewhere/one")).unwrap();
+    let (code, text) = eval("elsewhere/one");
+    assert!(code == Some(1) && text.contains("old/photos does not exist"), "{text}");
+    // As earlier versions stored it: relative to a folder above the run.
+    let mut older = stored;
+    older["data"]["dir"] = "photos".into();
+    fs::rename(sandbox.path("elsewhere/one"), sandbox.path("new/runs/one")).unwrap();
+    sandbox.write("new/runs/one/config.json", older.to_string());
+    assert_eq!(eval("new/runs/one").0, Some(0));
 }

@@ -10,7 +10,7 @@
 //! ```
 
 use super::history::{EVENTS, STARTS};
-use super::{Provenance, timestamp};
+use super::{Provenance, location, timestamp};
 use crate::error::{Result, failed, usage};
 use crate::experiment::{Experiment, load};
 use crate::files;
@@ -67,9 +67,10 @@ impl RunDir {
     }
 
     fn make(&self, experiment: &Experiment) -> Result<()> {
+        let experiment = Experiment { data: location::absolute(&experiment.data), ..experiment.clone() };
         let fill = |path: &Path| {
             files::create_dir(&path.join(CHECKPOINTS))?;
-            write_json(&path.join(CONFIG), experiment)
+            write_json(&path.join(CONFIG), &experiment)
         };
         if self.path.exists() {
             return fill(&self.path);
@@ -144,12 +145,14 @@ impl RunDir {
         self.path.join(CONFIG)
     }
 
-    /// The resolved configuration.
+    /// The resolved configuration. Data that was moved together with the run is found again.
     ///
     /// # Errors
     /// When it is missing or damaged.
     pub fn experiment(&self) -> Result<Experiment> {
-        load::read_resolved(&self.config())
+        let experiment = load::read_resolved(&self.config())?;
+        let data = location::found_again(experiment.data, &self.path, &self.path.join(STARTS));
+        Ok(Experiment { data, ..experiment })
     }
 
     /// Notes that a process works on this run.
@@ -157,7 +160,17 @@ impl RunDir {
     /// # Errors
     /// When the folder cannot be written.
     pub fn note_start(&self, provenance: &Provenance) -> Result<()> {
-        self.append(STARTS, provenance)
+        #[derive(Serialize)]
+        struct Start<'a> {
+            #[serde(flatten)]
+            provenance: &'a Provenance,
+            /// Where the run is: its data is looked for beside it, should both be moved.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            run: Option<&'a str>,
+        }
+        let run = std::path::absolute(&self.path).ok();
+        let run = run.as_deref().and_then(Path::to_str);
+        self.append(STARTS, &Start { provenance, run })
     }
 
     /// Appends to the history.

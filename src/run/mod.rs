@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod dir;
 mod history;
 mod lab;
+pub mod location;
 mod provenance;
 mod tensorboard;
 

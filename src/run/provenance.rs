@@ -1,5 +1,6 @@
 //! Where a run's numbers came from.
 
+use crate::escaped::shown;
 use crate::torch_ext;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -40,7 +41,7 @@ impl Provenance {
             cpu_capability: torch_ext::cpu_capability(),
             threads: tch::get_num_threads(),
             world_size,
-            command: std::env::args().collect(),
+            command: std::env::args_os().map(|word| shown(word.as_ref())).collect(),
             started: timestamp(),
         }
     }

@@ -19,7 +19,7 @@ use crate::experiment::sweep::{Row, Sweep};
 use crate::metrics::median;
 use crate::report::comparison::{Measured, Results, State};
 use crate::report::event::{Evaluation, Observer};
-use crate::run::{Checkpoint, LabDir, LogSpec, Provenance, RunDir, checkpoint};
+use crate::run::{Checkpoint, LabDir, LogSpec, Provenance, RunDir, checkpoint, location};
 use basis::Basis;
 use serde::{Deserialize, Serialize};
 use speed::{Speed, Speeds};
@@ -281,7 +281,8 @@ impl Lab {
 /// What two comparisons must have in common to share a folder: all but seeds, the place where they run, and what
 /// they log.
 fn comparable(base: &Experiment, seed: u64) -> Experiment {
-    Experiment { seed, device: String::new(), threads: None, log: LogSpec::default(), ..base.clone() }
+    let data = location::absolute(&base.data);
+    Experiment { seed, device: String::new(), threads: None, log: LogSpec::default(), data, ..base.clone() }
 }
 
 /// One run, made or found.
