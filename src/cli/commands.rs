@@ -288,7 +288,9 @@ fn train_as(
 ) -> Result<u8> {
     let (setup, run, resume) = prepare(args, collective)?;
     let is_main = collective.is_main();
-    if let Some(summary) = collective.from_main(|| run.result::<train::Summary>())? {
+    // In a list: an option by itself would look like a rank 0 that says nothing.
+    let [finished] = collective.from_main(|| Ok([run.result::<train::Summary>()?]))?;
+    if let Some(summary) = finished {
         if is_main && !args.output.quiet {
             let (path, steps) = (run.path().display(), summary.steps);
             note(&format!("run: {path}\nit is finished, after {steps} steps: nothing is resumed or changed"));
