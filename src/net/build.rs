@@ -361,6 +361,11 @@ impl<'a> Pass<'a> {
         Self { mode, gates: None, outputs: None, peers: None, plain: false }
     }
 
+    /// By libtorch's own operators alone.
+    pub(super) fn reference(mode: Mode) -> Self {
+        Self { plain: true, ..Self::of(mode) }
+    }
+
     /// In evaluation, noting gates.
     pub(super) fn noting(gates: &'a GateLog) -> Self {
         Self { gates: Some(gates), ..Self::of(Mode::Eval) }

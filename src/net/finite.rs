@@ -68,7 +68,8 @@ fn address(tensor: &Tensor) -> usize {
     tensor.data_ptr() as usize
 }
 
-fn all_finite(values: &Tensor) -> Result<bool, TchError> {
+/// Whether no value is an infinity or a NaN.
+pub(super) fn all_finite(values: &Tensor) -> Result<bool, TchError> {
     let finite = values.f_isfinite()?.f_all()?;
     Ok(finite.f_to_kind(Kind::Int64)?.f_int64_value(&[])? != 0)
 }

@@ -4,15 +4,21 @@
 //! again), ReLUs and residual sums are done by the convolution that makes their input, and on the CPU the weights
 //! are packed once, in the layout of the operator that is the fastest. Computes what [`Net::forward`] computes in `Eval`
 //! mode, up to rounding.
+//!
+//! The ReLU of oneDNN's convolutions turns NaN into 0 (its `max(x, 0)` returns 0), and Winograd's transforms turn an
+//! infinity into NaN. So on the CPU a network or images that are not finite are computed by libtorch's reference operators
+//! instead: whether they are costs one read of the weights for each plan and of the images for each batch. What overflows
+//! float32 between finite weights and images is not seen by this.
 
 use super::Conv;
-use super::build::{ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
+use super::build::{self, ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
+use super::finite::all_finite;
 use crate::torch_ext::conv::{convolve, pack};
 use crate::torch_ext::excite::excite_add_relu;
 use crate::torch_ext::grouped;
 use crate::torch_ext::norm::BatchNorm;
 use crate::torch_ext::winograd;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use tch::{TchError, Tensor, no_grad_guard};
 
 /// A network for inference, as its weights are now: after training steps make a new one. Some of its weights are the
@@ -20,6 +26,9 @@ use tch::{TchError, Tensor, no_grad_guard};
 #[derive(Debug)]
 pub struct InferencePlan<'a> {
     steps: Vec<Step<'a>>,
+    net: &'a Net,
+    /// Whether all tensors, and all folded ones, are finite.
+    is_finite: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +76,12 @@ impl<'a> InferencePlan<'a> {
     /// When the device has not enough memory for a second copy of the weights.
     pub fn new(net: &'a Net) -> Result<Self, TchError> {
         let _guard = no_grad_guard();
-        Ok(Self { steps: arrange(net.layers())? })
+        let is_finite = Cell::new(true);
+        for named in net.tensors() {
+            note_finite(&is_finite, &named.tensor)?;
+        }
+        let steps = arrange(net.layers(), &is_finite)?;
+        Ok(Self { steps, net, is_finite: is_finite.get() })
     }
 
     /// Logits `[N, classes]` of normalised images `[N, C, H, W]`, without gradients.
@@ -76,27 +90,39 @@ impl<'a> InferencePlan<'a> {
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let _guard = no_grad_guard();
+        if !images.device().is_cuda() && !(self.is_finite && all_finite(images)?) {
+            return build::run(self.net.layers(), images, Pass::reference(Mode::Eval));
+        }
         run(&self.steps, images)
     }
 }
 
-fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
+fn note_finite(is_finite: &Cell<bool>, tensor: &Tensor) -> Result<(), TchError> {
+    is_finite.set(is_finite.get() && all_finite(tensor)?);
+    Ok(())
+}
+
+fn arrange<'a>(layers: &'a [Layer], is_finite: &Cell<bool>) -> Result<Vec<Step<'a>>, TchError> {
     let mut steps = Vec::new();
     let mut rest = layers;
     while let Some((layer, after)) = rest.split_first() {
         rest = after;
         steps.push(match layer {
             Layer::Conv(conv) => match take(&mut rest, |next| matches!(next, Layer::BatchNorm { .. })) {
-                Some(Layer::BatchNorm { norm, epsilon, relu }) => {
-                    Step::Conv { conv: FoldedConv::new(conv, Some((norm, *epsilon)))?, relu: *relu }
-                }
-                _ => Step::Conv { conv: FoldedConv::new(conv, None)?, relu: take_relu(&mut rest) },
+                Some(Layer::BatchNorm { norm, epsilon, relu }) => Step::Conv {
+                    conv: FoldedConv::new(conv, Some((norm, *epsilon)), is_finite)?,
+                    relu: *relu,
+                },
+                _ => Step::Conv { conv: FoldedConv::new(conv, None, is_finite)?, relu: take_relu(&mut rest) },
             },
-            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut, .. } => {
-                Step::Excite { branch: arrange(branch)?, fc1, fc2, shortcut: arrange(shortcut)? }
-            }
+            Layer::ExciteAddRelu { branch, fc1, fc2, shortcut, .. } => Step::Excite {
+                branch: arrange(branch, is_finite)?,
+                fc1,
+                fc2,
+                shortcut: arrange(shortcut, is_finite)?,
+            },
             Layer::Add { branch, shortcut, .. } => {
-                let (mut branch, shortcut) = (arrange(branch)?, arrange(shortcut)?);
+                let (mut branch, shortcut) = (arrange(branch, is_finite)?, arrange(shortcut, is_finite)?);
                 match branch.pop() {
                     Some(Step::Conv { conv: last, relu: false }) => {
                         Step::Residual { branch, last, shortcut, relu: take_relu(&mut rest) }
@@ -107,13 +133,15 @@ fn arrange(layers: &[Layer]) -> Result<Vec<Step<'_>>, TchError> {
                     }
                 }
             }
-            Layer::Concat(branches) => {
-                Step::Concat(branches.iter().map(|branch| arrange(branch)).collect::<Result<_, _>>()?)
-            }
+            Layer::Concat(branches) => Step::Concat(
+                branches.iter().map(|branch| arrange(branch, is_finite)).collect::<Result<_, _>>()?,
+            ),
             Layer::Scale { features, gate, .. } => {
-                Step::Scale { features: arrange(features)?, gate: arrange(gate)? }
+                Step::Scale { features: arrange(features, is_finite)?, gate: arrange(gate, is_finite)? }
             }
-            Layer::Shake { one, other } => Step::Shake { one: arrange(one)?, other: arrange(other)? },
+            Layer::Shake { one, other } => {
+                Step::Shake { one: arrange(one, is_finite)?, other: arrange(other, is_finite)? }
+            }
             plain => Step::Plain(plain),
         });
     }
@@ -134,7 +162,11 @@ fn take_relu(rest: &mut &[Layer]) -> bool {
 }
 
 impl FoldedConv {
-    fn new(layer: &ConvLayer, norm: Option<(&BatchNorm, f64)>) -> Result<Self, TchError> {
+    fn new(
+        layer: &ConvLayer,
+        norm: Option<(&BatchNorm, f64)>,
+        is_finite: &Cell<bool>,
+    ) -> Result<Self, TchError> {
         let ConvLayer { conv, weight, bias } = layer;
         let bias = match bias {
             Some(bias) => bias.f_detach()?,
@@ -148,6 +180,8 @@ impl FoldedConv {
             }
             None => (weight.f_detach()?, bias),
         };
+        note_finite(is_finite, &weight)?;
+        note_finite(is_finite, &bias)?;
         Ok(Self { conv: *conv, weight: channels_last(&weight)?, bias, packed: Packed::default() })
     }
 

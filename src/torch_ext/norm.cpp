@@ -119,6 +119,9 @@ struct Moments {
   Tensor count() const { return packed.narrow(0, 2 * channels, 1); }
 };
 
+// Rounding takes a variance below zero. NaN stays NaN, which std::max(0.0, value) would make 0.
+double not_negative(double value) { return value < 0 ? 0 : value; }
+
 struct BatchNormRelu : torch::autograd::Function<BatchNormRelu> {
   static Tensor forward(AutogradContext *ctx, const Tensor &x, const Tensor &gamma, const Tensor &beta,
                         const Tensor &running_mean, const Tensor &running_var, double momentum, double epsilon,
@@ -140,7 +143,7 @@ struct BatchNormRelu : torch::autograd::Function<BatchNormRelu> {
     for (int64_t c = 0; c < channels; ++c) {
       const double offset = sums[c] / rows, m = values[c] + offset;
       first[c] = rows * m;
-      second[c] = rows * (std::max(0.0, sums[channels + c] / rows - offset * offset) + (peers ? m * m : 0));
+      second[c] = rows * (not_negative(sums[channels + c] / rows - offset * offset) + (peers ? m * m : 0));
     }
     first[2 * channels] = rows;
     add_peers(peers, all.packed);
@@ -148,7 +151,7 @@ struct BatchNormRelu : torch::autograd::Function<BatchNormRelu> {
     float *old_mean = running_mean.data_ptr<float>(), *old_var = running_var.data_ptr<float>();
     for (int64_t c = 0; c < channels; ++c) {
       const double m = first[c] / count;
-      const double variance = std::max(0.0, second[c] / count - (peers ? m * m : 0));
+      const double variance = not_negative(second[c] / count - (peers ? m * m : 0));
       const double inverse_c = 1 / std::sqrt(variance + epsilon);
       const double a_c = gamma_c.const_data_ptr<float>()[c] * inverse_c;
       mean.data_ptr<float>()[c] = static_cast<float>(m);
