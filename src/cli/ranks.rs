@@ -7,14 +7,13 @@ use crate::dist::collective::Collective;
 use crate::dist::launch::{self, Environment, Launch, Launcher};
 use crate::dist::spawn::{self, Job};
 use crate::dist::watch::Limits;
-use crate::error::{Result, usage};
+use crate::error::{Result, failed, usage};
 use crate::experiment::device_of_rank;
 use crate::files;
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
-use std::process;
 use std::time::Duration;
 
 /// Time that the processes of `--nproc` have to end by themselves when one of them has failed.
@@ -75,14 +74,18 @@ pub(super) fn start(processes: usize) -> Result<u8> {
         return Ok(code);
     }
     // What other ranks than the first say before there is a run to say it in.
-    let logs = env::temp_dir().join(format!("senet-ranks-{}", process::id()));
+    // In a folder that only this user can enter and whose name nobody can know beforehand.
+    let logs = tempfile::Builder::new().prefix("senet-ranks-").tempdir().map_err(|reason| {
+        failed(format!("cannot create a folder in {}: {reason}", env::temp_dir().display()))
+            .hint("set TMPDIR to a folder that can be written")
+    })?;
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     let job = Job {
         program: &env::current_exe()?,
         arguments: &arguments,
         variables: &[],
         processes,
-        logs: &logs,
+        logs: logs.path(),
         asked: &[i32::from(INTERRUPTED), i32::from(REQUEUE)],
         patience: PATIENCE,
     };
@@ -91,10 +94,12 @@ pub(super) fn start(processes: usize) -> Result<u8> {
         // A second Ctrl-C was passed on to all.
         Some(_) if ended.code == i32::from(ABANDONED) => {}
         Some(failure) => {
+            // The failure names a log in it.
+            let _ = logs.keep();
             report(&failure.into());
         }
         // They are of use to nobody: what a run says is in its folder.
-        None => drop(fs::remove_dir_all(&logs)),
+        None => {}
     }
     Ok(u8::try_from(ended.code).unwrap_or(1))
 }
@@ -113,7 +118,7 @@ pub(super) fn join(launch: Option<&Launch>, args: &RankArgs, device: &str) -> Re
     let pulse = Limits::default().pulse.min(time / PULSES);
     let limits = Limits { meeting: time, operation: time, pulse };
     Collective::join(Some(launch), device, limits, |message| {
-        report(&crate::error::failed(message.to_string()).into());
+        report(&failed(message.to_string()).into());
         signal_hook::low_level::exit(1)
     })
 }
