@@ -58,6 +58,29 @@ const FORMS: [Form; 2] = [
     },
 ];
 
+impl Form {
+    /// Bytes of a record.
+    fn record(&self) -> usize {
+        self.label_bytes + 3 * PLANE
+    }
+
+    fn check_labels(&self, path: &Path, records: &[u8]) -> Result<()> {
+        for (number, bytes) in records.chunks_exact(self.record()).enumerate() {
+            let label = bytes[self.label_bytes - 1];
+            if usize::from(label) >= self.classes {
+                let message = format!(
+                    "{}: record {number} (byte {}) has the label {label}, but there are {} classes",
+                    path.display(),
+                    number * self.record() + self.label_bytes - 1,
+                    self.classes
+                );
+                return Err(failed(message).hint("the file is damaged or of another data set").into());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The folders that the archives unpack to.
 const FOLDERS: [&str; 2] = ["cifar-10-batches-bin", "cifar-100-binary"];
 
@@ -94,7 +117,7 @@ impl CifarDataset {
             Split::Train => form.train,
             Split::Eval => form.eval,
         };
-        let record = form.label_bytes + 3 * PLANE;
+        let record = form.record();
         let mut records = Vec::new();
         let mut parts = Vec::new();
         for name in names {
@@ -102,21 +125,28 @@ impl CifarDataset {
             let before = records.len();
             parts.push((name.to_string(), before / record));
             read_records(&path, record, &mut records)?;
-            for (number, bytes) in records[before..].chunks_exact(record).enumerate() {
-                let label = bytes[form.label_bytes - 1];
-                if usize::from(label) >= form.classes {
-                    let message = format!(
-                        "{}: record {number} (byte {}) has the label {label}, but there are {} classes",
-                        path.display(),
-                        number * record + form.label_bytes - 1,
-                        form.classes
-                    );
-                    return Err(failed(message).hint("the file is damaged or of another data set").into());
-                }
-            }
+            form.check_labels(&path, &records[before..])?;
         }
         let classes = class_names(&dir.join(form.names), form.classes)?;
         Ok(Self { records, label_bytes: form.label_bytes, files: parts, dir, classes })
+    }
+
+    /// The images of one file of CIFAR-10, or of CIFAR-100 where there are 100 `classes`. `path` only names the file.
+    ///
+    /// # Errors
+    /// When the bytes are not whole records, or a label is out of range.
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>, classes: usize) -> Result<Self> {
+        let form = if classes == FORMS[1].classes { &FORMS[1] } else { &FORMS[0] };
+        check_size(path, bytes.len() as u64, form.record())?;
+        form.check_labels(path, &bytes)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self {
+            records: bytes,
+            label_bytes: form.label_bytes,
+            files: vec![(name, 0)],
+            dir: path.parent().unwrap_or(Path::new("")).to_path_buf(),
+            classes: numbers(form.classes),
+        })
     }
 
     fn record(&self, index: usize) -> &[u8] {
@@ -138,15 +168,7 @@ fn read_records(path: &Path, record: usize, records: &mut Vec<u8>) -> Result<()>
     }
     let unreadable = || format!("cannot read {}", path.display());
     let size = fs::metadata(path).with_context(unreadable)?.len();
-    let rest = size % record as u64;
-    if size == 0 || size > MAX_BYTES || rest != 0 {
-        let message = format!(
-            "{}: {size} bytes are not whole records of {record} ({rest} bytes are left at byte {})",
-            path.display(),
-            size - rest
-        );
-        return Err(failed(message).hint("the file is damaged or of another format; fetch it again").into());
-    }
+    check_size(path, size, record)?;
     let before = records.len();
     records.reserve_exact(size as usize);
     File::open(path).with_context(unreadable)?.take(size).read_to_end(records).with_context(unreadable)?;
@@ -156,9 +178,27 @@ fn read_records(path: &Path, record: usize, records: &mut Vec<u8>) -> Result<()>
     Ok(())
 }
 
+fn check_size(path: &Path, size: u64, record: usize) -> Result<()> {
+    let rest = size % record as u64;
+    if size == 0 || size > MAX_BYTES || rest != 0 {
+        let message = format!(
+            "{}: {size} bytes are not whole records of {record} ({rest} bytes are left at byte {})",
+            path.display(),
+            size - rest
+        );
+        return Err(failed(message).hint("the file is damaged or of another format; fetch it again").into());
+    }
+    Ok(())
+}
+
+/// Classes without names.
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|class| class.to_string()).collect()
+}
+
 fn class_names(path: &Path, count: usize) -> Result<Vec<String>> {
     if !path.is_file() {
-        return Ok((0..count).map(|class| class.to_string()).collect());
+        return Ok(numbers(count));
     }
     let text = files::read_text(path)?;
     let names: Vec<String> =

@@ -31,8 +31,19 @@ impl IdxDataset {
     /// When a file is missing, is no IDX file or ends early, or when images and labels differ in number.
     pub fn open(dir: &Path, split: Split) -> Result<Self> {
         let (image_file, label_file) = find(dir, split)?;
-        let (shape, images) = read(&image_file, 3)?;
-        let (label_shape, labels) = read(&label_file, 1)?;
+        let images = parse(&image_file, &files::read(&image_file)?, 3)?;
+        let labels = parse(&label_file, &files::read(&label_file)?, 1)?;
+        Self::new((&image_file, images), (&label_file, labels))
+    }
+
+    /// Joins images of shape `[N, H, W]` with labels of shape `[N]`; each comes with the file that it is from.
+    ///
+    /// # Errors
+    /// When images and labels differ in number, or there are no pixels.
+    pub fn new(
+        (image_file, (shape, images)): (&Path, Values),
+        (label_file, (label_shape, labels)): (&Path, Values),
+    ) -> Result<Self> {
         if shape[0] != label_shape[0] {
             let message = format!(
                 "{} holds {} images, but {} holds {} labels",
@@ -53,7 +64,14 @@ impl IdxDataset {
         }
         let classes = 1 + usize::from(*labels.iter().max().expect("there is a label for each image"));
         let classes = (0..classes).map(|class| class.to_string()).collect();
-        Ok(Self { images, labels, rows: shape[1], columns: shape[2], classes, file: image_file })
+        Ok(Self {
+            images,
+            labels,
+            rows: shape[1],
+            columns: shape[2],
+            classes,
+            file: image_file.to_path_buf(),
+        })
     }
 }
 
@@ -80,17 +98,22 @@ pub fn find(dir: &Path, split: Split) -> Result<(PathBuf, PathBuf)> {
     Ok((locate("images", 3)?, locate("labels", 1)?))
 }
 
-/// Dimensions and values of an IDX file of unsigned bytes.
-fn read(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
-    let packed = files::read(path)?;
+/// Shape and values of an IDX file.
+pub type Values = (Vec<usize>, Vec<u8>);
+
+/// Shape and values of the bytes of an IDX file of unsigned bytes, gzip or not. `path` only names the file in errors.
+///
+/// # Errors
+/// When it is another format, has another number of dimensions, or its values are not as many as its shape says.
+pub fn parse(path: &Path, packed: &[u8], dimensions: usize) -> Result<Values> {
     let damaged = |what: String| {
         failed(format!("{}: {what}", path.display()))
             .hint("the file is damaged or of another format; fetch it again")
     };
     let broken = |error| damaged(format!("the gzip stream is broken ({error})"));
     let mut stream: Box<dyn Read> = match packed.starts_with(&[0x1f, 0x8b]) {
-        true => Box::new(MultiGzDecoder::new(packed.as_slice())),
-        false => Box::new(packed.as_slice()),
+        true => Box::new(MultiGzDecoder::new(packed)),
+        false => Box::new(packed),
     };
     let mut header = Vec::new();
     let header_bytes = 4 + 4 * dimensions;

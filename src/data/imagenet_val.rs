@@ -157,7 +157,7 @@ impl List {
     /// The label of each image, from the first on.
     fn labels(&self, classes: &[String]) -> Result<Vec<u32>> {
         match self {
-            Self::Ids(path) => read_ids(path, classes),
+            Self::Ids(path) => labels_of_ids(path, &files::read_text(path)?, classes),
             Self::Numbers(numbers, table) => read_numbers(numbers, table, classes),
         }
     }
@@ -173,14 +173,28 @@ fn read_numbers(path: &Path, table: &Path, classes: &[String]) -> Result<Vec<u32
         let message = format!("{}: {size} bytes, more than such a table has", table.display());
         return Err(failed(message).hint("unpack the development kit again").into());
     }
-    let ids = imagenet_meta::wordnet_ids(&files::read(table)?).map_err(|what| {
+    labels_of_numbers(path, &files::read_text(path)?, table, &files::read(table)?, classes)
+}
+
+/// The label of each line of `text`, the numbers that `meta`, the bytes of the development kit's table, explains.
+/// `path` and `table` only name the two files.
+///
+/// # Errors
+/// When the table is damaged, a line is no number of it, or its class is none of `classes`.
+pub fn labels_of_numbers(
+    path: &Path,
+    text: &str,
+    table: &Path,
+    meta: &[u8],
+    classes: &[String],
+) -> Result<Vec<u32>> {
+    let ids = imagenet_meta::wordnet_ids(meta).map_err(|what| {
         failed(format!("{}: {what}", table.display())).hint("unpack the development kit again")
     })?;
     let known = by_id(classes);
     let labels: Vec<Option<u32>> = ids.iter().map(|id| known.get(id.as_str()).copied()).collect();
     let problem = |line: usize, what: String| failed(format!("{}, line {line}: {what}", path.display()));
-    let numbers = imagenet_meta::read_numbers(&files::read_text(path)?, ids.len())
-        .map_err(|(line, what)| problem(line, what))?;
+    let numbers = imagenet_meta::read_numbers(text, ids.len()).map_err(|(line, what)| problem(line, what))?;
     let label = |(line, number): (usize, usize)| {
         labels[number].ok_or_else(|| {
             let what =
@@ -191,10 +205,12 @@ fn read_numbers(path: &Path, table: &Path, classes: &[String]) -> Result<Vec<u32
     numbers.into_iter().enumerate().map(label).collect()
 }
 
-/// The label of each line.
-fn read_ids(path: &Path, classes: &[String]) -> Result<Vec<u32>> {
+/// The label of each line of `text`, a WordNet id each. `path` only names the file.
+///
+/// # Errors
+/// When a line is none of `classes`, or there are more lines than images.
+pub fn labels_of_ids(path: &Path, text: &str, classes: &[String]) -> Result<Vec<u32>> {
     let known = by_id(classes);
-    let text = files::read_text(path)?;
     let mut labels = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let id = line.trim();

@@ -101,7 +101,15 @@ pub fn read_object(path: &Path) -> Result<Value> {
         };
         usage(format!("{error:#}")).hint(hint)
     })?;
-    let mut value: Value = serde_json::from_str(&text).map_err(|error| {
+    parse_object(path, &text)
+}
+
+/// The same of the text of a file; `path` only names it.
+///
+/// # Errors
+/// When it holds something else.
+pub fn parse_object(path: &Path, text: &str) -> Result<Value> {
+    let mut value: Value = serde_json::from_str(text).map_err(|error| {
         usage(format!("{}: not JSON: {error}", path.display()))
             .hint("a configuration is one JSON object, without comments or trailing commas")
     })?;

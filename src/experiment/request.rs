@@ -109,7 +109,14 @@ impl Request {
     /// # Errors
     /// When the file cannot be read, or has unknown keys.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let value = load::read_object(path)?;
+        Self::parse(path, load::read_object(path)?)
+    }
+
+    /// The same of the object in a file. `path` names the file, and a `base` that is a path is relative to its folder.
+    ///
+    /// # Errors
+    /// When the object has unknown keys, or its base cannot be read.
+    pub fn parse(path: &Path, value: Value) -> Result<Option<Self>> {
         let is_sweep =
             ["base", "tables", "axes", "control", "seeds"].iter().any(|key| value.get(key).is_some());
         if !is_sweep {

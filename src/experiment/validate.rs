@@ -117,7 +117,11 @@ pub fn check(file: &Path) -> Checked {
     Checked { file: file.to_path_buf(), ok: problems.is_empty(), summary, differs, problems }
 }
 
-fn expanded(request: &Request, file: &Path) -> Result<Sweep> {
+/// The comparison that a sweep file asks for; `file` only names it.
+///
+/// # Errors
+/// When its base is no experiment, or it cannot be expanded.
+pub fn expanded(request: &Request, file: &Path) -> Result<Sweep> {
     let base = request.layers(file).apply_to(&Experiment::default())?;
     let sweep = request.expand(&base)?;
     check_schedule(&base)?;
@@ -139,7 +143,7 @@ fn differs(about: &Value) -> Option<String> {
 }
 
 /// Loads `object` again and again, each time without the value that was wrong. The experiment is there if none was.
-fn all_problems(mut object: Value) -> (Option<Experiment>, Vec<Complaint>) {
+pub fn all_problems(mut object: Value) -> (Option<Experiment>, Vec<Complaint>) {
     let mut problems = Vec::new();
     loop {
         let loaded = load::over_default(&object).and_then(|experiment| {

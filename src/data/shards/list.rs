@@ -71,8 +71,15 @@ fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
     let file = File::open(path).with_context(unreadable)?;
     let metadata = file.metadata().with_context(unreadable)?;
     let stamp = options.cache.settled(Stamp::of_shard(&metadata), Kind::Shards);
-    let mut unit = Unit::new(name.as_bytes(), stamp);
-    let mut members = Members::new(&file, metadata.len());
+    let unit = Unit::new(name.as_bytes(), stamp);
+    list_members(Members::new(&file, metadata.len()), unit, path, options.broken)
+}
+
+/// Adds the samples among the members of a shard to `unit`. `path` only names the shard in errors.
+///
+/// # Errors
+/// When the archive is damaged, a sample has no label, or two samples have the same key.
+pub fn list_members(mut members: Members<'_>, mut unit: Unit, path: &Path, broken: Broken) -> Result<Unit> {
     let mut group = Group::default();
     let damaged = |fault: Fault| -> anyhow::Error {
         let hint = match fault.truncated {
@@ -84,10 +91,10 @@ fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
     loop {
         match members.next_member() {
             Ok(Some(member)) => {
-                take_in(&mut group, &member, &mut unit, &mut members, path, options.broken)?;
+                take_in(&mut group, &member, &mut unit, &mut members, path, broken)?;
             }
             Ok(None) => break,
-            Err(fault) if fault.truncated && options.broken == Broken::KeepWhole => {
+            Err(fault) if fault.truncated && broken == Broken::KeepWhole => {
                 // At 0 there would be no mark that it is cut; an empty file is cut at "1".
                 unit.cut = fault.offset.max(1);
                 break;
@@ -96,7 +103,7 @@ fn list_shard(path: &Path, name: &str, options: &ShardOptions) -> Result<Unit> {
         }
     }
     if unit.cut == 0 || (group.image.is_some() && (group.cls.is_some() || group.json.is_some())) {
-        close(&group, &mut unit, &mut members, path, options.broken)?;
+        close(&group, &mut unit, &mut members, path, broken)?;
     }
     refuse_twins(&unit, path)?;
     Ok(unit)

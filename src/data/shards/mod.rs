@@ -24,6 +24,7 @@ use anyhow::Context;
 use find::{Found, class_names, find};
 pub use find::{are_in, compressed_in, has, is_named, is_shard_name};
 use handles::Handles;
+pub use list::list_members;
 use list::{is_current, list};
 use std::ffi::OsStr;
 use std::fs::{self, File};

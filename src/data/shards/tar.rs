@@ -66,9 +66,33 @@ impl Fault {
     }
 }
 
+/// A file, or the bytes of one, read at any offset.
+pub trait ReadAt {
+    /// Fills `target` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When there are not as many bytes, or they cannot be read.
+    fn read_exact_at(&self, target: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, target: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, target, offset)
+    }
+}
+
+impl ReadAt for &[u8] {
+    fn read_exact_at(&self, target: &mut [u8], offset: u64) -> io::Result<()> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
+        let bytes = rest.and_then(|rest| rest.get(..target.len()));
+        target.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 /// The members of an archive, in order.
 pub struct Members<'a> {
-    file: &'a File,
+    file: &'a dyn ReadAt,
     len: u64,
     position: u64,
     window: Vec<u8>,
@@ -78,7 +102,7 @@ pub struct Members<'a> {
 
 impl<'a> Members<'a> {
     /// Of the first `len` bytes of `file`.
-    pub fn new(file: &'a File, len: u64) -> Self {
+    pub fn new(file: &'a dyn ReadAt, len: u64) -> Self {
         Self { file, len, position: 0, window: Vec::new(), window_at: 0, done: false }
     }
 
@@ -381,15 +405,8 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    fn file_of(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
-    }
-
     fn members(bytes: &[u8]) -> Result<Vec<Member>, Fault> {
-        let file = file_of(bytes);
-        let mut members = Members::new(&file, bytes.len() as u64);
+        let mut members = Members::new(&bytes, bytes.len() as u64);
         let mut found = Vec::new();
         while let Some(member) = members.next_member()? {
             found.push(member);
