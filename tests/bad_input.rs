@@ -188,8 +188,9 @@ fn data_that_does_not_fit_the_network() {
     refused(&sandbox, "eval run --data nowhere", 1, &["the folder nowhere does not exist", "hint"]);
     // The data of a run may be replaced behind its back.
     fs::rename(sandbox.path("grey-4"), sandbox.path("gone")).unwrap();
-    refused(&sandbox, "eval run", 1, &["the folder grey-4 does not exist", "hint"]);
+    refused(&sandbox, "eval run", 1, &["/grey-4 does not exist", "hint"]);
     fs::rename(sandbox.path("grey-6"), sandbox.path("grey-4")).unwrap();
+    fs::remove_file(sandbox.path("run/result.json")).unwrap();
     refused(&sandbox, "train --resume run", 1, &["belongs to another network", "`fc.weight` is [4, 64]"]);
 
     sandbox.copy("gone", "halves");
@@ -407,6 +408,7 @@ fn a_full_disk() {
     let sandbox = Sandbox::new();
     sandbox.succeed(&format!("train {TINY} --out run"));
     fs::remove_file(sandbox.path("run/events.jsonl")).unwrap();
+    fs::remove_file(sandbox.path("run/result.json")).unwrap();
     std::os::unix::fs::symlink("/dev/full", sandbox.path("run/events.jsonl")).unwrap();
     refused(&sandbox, "train --resume run", 1, &["cannot write run/events.jsonl", "No space left"]);
 }

@@ -172,7 +172,9 @@ fn a_checkpoint_that_does_not_name_its_optimizer_is_of_sgd() {
     let mut state = sandbox.read_json(file);
     state.as_object_mut().unwrap().remove("optim");
     sandbox.write(file, state.to_string());
+    std::fs::remove_file(sandbox.path("run/result.json")).unwrap();
     sandbox.succeed("train --resume run");
+    std::fs::remove_file(sandbox.path("run/result.json")).unwrap();
     state["optim"] = serde_json::json!({"kind": "lamb", "steps": 5});
     sandbox.write(file, state.to_string());
     let refused = sandbox.senet("train --resume run");

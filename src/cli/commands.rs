@@ -289,7 +289,7 @@ fn train_as(
     let (setup, run, resume) = prepare(args, collective)?;
     let is_main = collective.is_main();
     // In a list: an option by itself would look like a rank 0 that says nothing.
-    let [finished] = collective.from_main(|| Ok([run.result::<train::Summary>()?]))?;
+    let [finished] = collective.from_main(|| Ok([train::finished(&run, &setup.experiment)?]))?;
     if let Some(summary) = finished {
         if is_main && !args.output.quiet {
             let (path, steps) = (run.path().display(), summary.steps);

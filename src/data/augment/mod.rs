@@ -354,7 +354,7 @@ mod tests {
     ]"#;
 
     fn image(width: usize, height: usize, channels: usize) -> Image {
-        let pixels = (0..width * height * channels).map(|at| at as u8 + 1).collect();
+        let pixels = (0..width * height * channels).map(|at| (at as u8).wrapping_add(1)).collect();
         Image { width, height, channels, pixels }
     }
 

@@ -11,6 +11,7 @@ pub use learner::Learner;
 use super::Context;
 use super::eval::evaluate;
 use super::setup::Setup;
+use super::trained::Trained;
 use crate::data::faults::Faults;
 use crate::error::{Result, failed};
 use crate::experiment::{Experiment, OnNan, TrainSpec};
@@ -19,14 +20,15 @@ use crate::models::ModelSpec;
 use crate::net::build::{Mode, Net};
 use crate::optim::{Ema, Schedule, Timeline};
 use crate::report::event::{Evaluation, Event, Tick};
-use crate::run::Checkpoint;
 use crate::run::checkpoint::Progress;
+use crate::run::{Checkpoint, RunDir};
 use crate::weights::Weights;
 use saver::{Saver, restore};
 use serde::{Deserialize, Serialize};
 use split::{Part, Split};
 use std::time::Instant;
 use step::{Step, Stepped};
+use tch::Device;
 
 /// What a finished run came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -370,6 +372,19 @@ impl<'a, 'c> Training<'a, 'c> {
         }
         Ok(Outcome::Finished(Box::new(summary)))
     }
+}
+
+/// What a run came to, where it is finished and its last checkpoint is still whole: nothing is left to be resumed then.
+///
+/// # Errors
+/// When no checkpoint is whole, or the last is another network's.
+pub fn finished(run: &RunDir, experiment: &Experiment) -> Result<Option<Summary>> {
+    let Some(summary) = run.result::<Summary>()? else {
+        return Ok(None);
+    };
+    let (last, _) = Trained::of_run(run, experiment, Checkpoint::Last, false, Device::Cpu)?;
+    // A damaged checkpoint gives way to one of fewer steps, from which the run goes on to its end again.
+    Ok((last.step == Some(summary.steps)).then_some(summary))
 }
 
 /// What to do when a loss is no longer finite.
