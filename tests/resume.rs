@@ -6,6 +6,7 @@ use common::{Sandbox, TINY, last_step, refused, write_class_folders};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// All files below a folder with their bytes, and the folders.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -81,8 +82,8 @@ fn a_file_that_is_bad_in_one_epoch_alone_is_counted_in_the_next() {
     let evaluated = |step: u64| {
         let history = fs::read_to_string(sandbox.path("run/events.jsonl")).unwrap_or_default();
         let epochs = history.lines().filter(|line| line.contains(r#""event":"epoch""#));
-        let epochs = epochs.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let last = epochs.last().map(|epoch| (epoch["step"].as_u64().unwrap(), epoch["eval"].clone()));
+        let mut epochs = epochs.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let last = epochs.next_back().map(|epoch| (epoch["step"].as_u64().unwrap(), epoch["eval"].clone()));
         last.filter(|(at, _)| *at > step)
     };
     let mut mended = None;
@@ -98,4 +99,97 @@ fn a_file_that_is_bad_in_one_epoch_alone_is_counted_in_the_next() {
         Some(step) => evaluated(step).is_some_and(|(_, eval)| eval["seen"] == 6 && eval["skipped"].is_null()),
     });
     assert_eq!(ended.code, 130, "{}", ended.stderr);
+}
+
+/// Two steps an epoch and evaluations that take their time.
+const EVALUATES: &str = "--set data.source=synthetic --set data.synthetic.size=16 --set data.synthetic.channels=1 \
+                         --set data.synthetic.train=32 --set data.synthetic.eval=3000 --batch-size 16 --epochs 3 \
+                         --set train.eval_batch_size=16 --set train.log_every=1st";
+
+/// The history without what differs from run to run, and without starts and interruptions.
+fn told(sandbox: &Sandbox, run: &str) -> Vec<String> {
+    let history = fs::read_to_string(sandbox.path(run).join("events.jsonl")).unwrap();
+    let lines = history.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines = lines.filter(|line| line["event"] != "started" && line["event"] != "interrupted");
+    let without = |mut line: serde_json::Value| {
+        for key in ["time", "seconds", "images_per_second", "waiting"] {
+            line[key].take();
+        }
+        line.to_string()
+    };
+    lines.map(without).collect()
+}
+
+#[test]
+fn an_evaluation_stops_at_once_and_comes_first_on_resume() {
+    let sandbox = Sandbox::new();
+    for several in ["", "--nproc 2"] {
+        let [whole, parts] = ["whole", "parts"].map(|run| format!("{run}{}", several.len()));
+        sandbox.succeed(&format!("train {EVALUATES} {several} --out {whole}"));
+        let saved = || {
+            let state = fs::read(sandbox.path(&format!("{parts}/checkpoints/last/state.json"))).ok();
+            state.and_then(|state| serde_json::from_slice::<serde_json::Value>(&state).ok())
+        };
+        let evaluates = |step: u64| {
+            saved().is_some_and(|state| {
+                state["progress"]["step"] == step && state["progress"]["awaits_evaluation"] == true
+            })
+        };
+        let begin = format!("train {EVALUATES} {several} --out {parts}");
+        let resume = format!("train --resume {parts} {several}");
+        let stopped = sandbox.start(&begin).signal_when("TERM", || evaluates(2));
+        assert_eq!(stopped.code, 75, "{}", stopped.stderr);
+        assert!(stopped.stderr.contains("saved after step 2"), "{}", stopped.stderr);
+        assert!(evaluates(2) && !told(&sandbox, &parts).iter().any(|line| line.contains("\"epoch\",")));
+        if several.is_empty() {
+            // Without a word, in the second evaluation.
+            sandbox.start(&resume).kill_when(|| evaluates(4));
+        }
+        sandbox.succeed(&resume);
+        assert_eq!(told(&sandbox, &parts), told(&sandbox, &whole));
+        for checkpoint in ["last", "best", "last.previous"] {
+            for file in ["model.safetensors", "optim.safetensors"] {
+                let [a, b] = [&whole, &parts]
+                    .map(|run| sandbox.read(&format!("{run}/checkpoints/{checkpoint}/{file}")));
+                assert!(a == b, "{checkpoint}/{file} differs");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_folder_goes_away_ends_at_the_next_step_and_makes_no_other() {
+    let sandbox = Sandbox::new();
+    let words = "train --set data.source=synthetic --set data.synthetic.size=8 --set data.synthetic.channels=1 \
+                 --set data.synthetic.train=40000 --batch-size 4 --epochs 5 --set checkpoint.every_steps=10 \
+                 --set train.log_every=5000st --out run";
+    let job = sandbox.start(words);
+    let mut at = 0;
+    let moved = || {
+        at = last_step(&sandbox, "run");
+        let is_time = at >= 20 && sandbox.path("run/checkpoints/last").exists();
+        is_time && fs::rename(sandbox.path("run"), sandbox.path("moved")).is_ok()
+    };
+    let ended = job.signal_when("WINCH", moved);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(!sandbox.path("run").exists(), "an unusable folder has come into being");
+    let saved = sandbox.read_json("moved/checkpoints/last/state.json");
+    assert!(saved["progress"]["step"].as_u64().unwrap() >= 10);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_an_error_at_the_next_step() {
+    let sandbox = Sandbox::new();
+    let words = "train --set data.source=synthetic --set data.synthetic.size=8 --set data.synthetic.channels=1 \
+                 --set data.synthetic.train=40000 --batch-size 4 --epochs 5 --set checkpoint.every_steps=200 \
+                 --set train.log_every=1st --out run";
+    let job = sandbox.start(words);
+    let blocked = || {
+        last_step(&sandbox, "run") >= 3
+            && Command::new("rmdir").arg(sandbox.path("run/checkpoints")).status().unwrap().success()
+    };
+    let ended = job.signal_when("WINCH", blocked);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let step = last_step(&sandbox, "run");
+    assert!((200..300).contains(&step), "told at step {step}: {}", ended.stderr);
 }

@@ -1,5 +1,6 @@
 //! Exact evaluation: every image once, counted, divided at the end.
 
+use super::StopFlag;
 use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
 use super::setup::{Setup, fingerprint, share_threads};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
 /// Runs `net` over all of the evaluation data of `setup`, but for those samples that may be left out. Each rank of
-/// `collective` takes its share, and all get the counts of all.
+/// `collective` takes its share, and all get the counts of all; nothing where any of them was asked to stop.
 ///
 /// # Errors
 /// When a sample cannot be read, libtorch refuses, or a rank is lost.
@@ -35,10 +36,22 @@ pub fn evaluate(
     normalise: &Normalise,
     observer: &mut dyn Observer,
     collective: &Collective,
-) -> Result<Evaluation> {
+    stop: &StopFlag,
+) -> Result<Option<Evaluation>> {
     let Setup { experiment, eval: dataset, eval_faults: faults, .. } = setup;
     let (views, targets, threads) = (Views::default(), &Targets::Own, setup.loader_threads());
-    let pass = Pass { experiment, net, dataset, faults, normalise, views, targets, threads, collective };
+    let pass = Pass {
+        experiment,
+        net,
+        dataset,
+        faults,
+        normalise,
+        views,
+        targets,
+        threads,
+        collective,
+        stop: Some(stop),
+    };
     pass.run(&mut |_| Ok(()), observer)
 }
 
@@ -54,6 +67,8 @@ struct Pass<'a> {
     /// That prepare batches.
     threads: usize,
     collective: &'a Collective,
+    /// Looked at after each batch, by all ranks together.
+    stop: Option<&'a StopFlag>,
 }
 
 /// What a network makes of a batch, on the device.
@@ -67,22 +82,30 @@ struct Seen {
 }
 
 impl Pass<'_> {
-    /// Counts every sample, and hands each batch to `each`.
+    /// Counts every sample, unless it is stopped, and hands each batch to `each`.
     fn run(
         &self,
         each: &mut dyn FnMut(&Seen) -> Result<()>,
         observer: &mut dyn Observer,
-    ) -> Result<Evaluation> {
+    ) -> Result<Option<Evaluation>> {
         let Self { experiment, net, dataset, faults, collective, .. } = self;
         let _guard = no_grad_guard();
         let batch_size = experiment.train.eval_batch_size();
         let plan = Plan::eval(Arc::clone(dataset), Arc::clone(faults), &experiment.data, batch_size)
             .shared(collective.share());
+        let batches = plan.batches();
         let (mut done, total) = (0, plan.samples() as u64);
         let mut counters = Counters::new(&Totals::default(), net.device());
         let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
         let mut loader = Loader::start(plan.seen_as(self.views), 0, self.threads, net.device());
-        for batch in loader.by_ref() {
+        // As many turns on all ranks, whatever samples they have.
+        for _ in 0..batches {
+            if let Some(stop) = self.stop
+                && collective.any(stop.is_set())?
+            {
+                return Ok(None);
+            }
+            let Some(batch) = loader.next() else { continue };
             let batch = batch?;
             done += batch.len as u64;
             let seen = self
@@ -96,7 +119,7 @@ impl Pass<'_> {
         let totals = Totals::from_slice(&sums[..4]).expect("four of five");
         let skipped = sums[4] as u64;
         assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
-        Ok(Evaluation { skipped, ..totals.into() })
+        Ok(Some(Evaluation { skipped, ..totals.into() }))
     }
 
     fn look_at(
@@ -243,6 +266,7 @@ pub fn run(
         targets,
         threads: experiment.data.threads.unwrap_or_else(|| collective.cores()).max(1),
         collective,
+        stop: None,
     };
     if collective.world_size() > 1 && !details.are_none() {
         let message = "tables, calibration and further labels are made by one process, but there are several";
@@ -256,7 +280,7 @@ pub fn run(
             .torch_context(|| "cannot read the logits".to_string())?;
         details.add(&seen.samples, &guesses)
     };
-    let evaluation = pass.run(&mut note, observer)?;
+    let evaluation = pass.run(&mut note, observer)?.expect("nobody can stop it");
     let answers = details.finish()?;
     for message in faults.take_news() {
         observer.event(&Event::Warning { message });

@@ -66,11 +66,11 @@ impl<'a> Context<'a> {
     }
 
     /// The run goes on after `step`, be it 0: what its records tell of later steps counts no more.
-    fn goes_on_after(&mut self, step: u64, log: &LogSpec) -> Result<()> {
+    fn goes_on_after(&mut self, step: u64, awaits_evaluation: bool, log: &LogSpec) -> Result<()> {
         if !self.collective.is_main() {
             return Ok(());
         }
-        self.run.forget_events_after(step)?;
+        self.run.forget_events_after(step, awaits_evaluation)?;
         if log.tensorboard && self.tensorboard.is_none() {
             self.tensorboard = Some(EventFile::create(self.run)?);
         }

@@ -60,6 +60,9 @@ pub struct Progress {
     pub best_top1: Option<f64>,
     /// State of a plateau schedule.
     pub plateau: Plateau,
+    /// Whether the last epoch's evaluation is still to be done: all its steps are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_evaluation: bool,
     /// Steps without an update since the last with one (`train.on_nan: "skip"`).
     #[serde(default)]
     pub skipped_in_a_row: u64,
@@ -237,7 +240,12 @@ impl Snapshot {
         }
         // Last, as it vouches for the others.
         files.push((STATE, serde_json::to_vec_pretty(&self.state)?));
-        places.iter().try_for_each(|place| replace(place, &files))
+        let (state, marks) = (&files[files.len() - 1].1, &self.state.files);
+        places.iter().try_for_each(|place| match holds(&place.dir, marks) {
+            // The same weights a little later, as after an evaluation: no reason to move earlier checkpoints on.
+            true => files::write_atomic(&place.dir.join(STATE), state),
+            false => replace(place, &files),
+        })
     }
 }
 
@@ -258,6 +266,17 @@ impl Writer {
         let thread = thread::Builder::new().name("checkpoint".to_string()).spawn(write);
         self.running = Some(thread.map_err(|error| process::thread_refused(&error))?);
         Ok(())
+    }
+
+    /// Looks whether what has been begun is written, without waiting for it.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn check(&mut self) -> Result<()> {
+        match &self.running {
+            Some(running) if running.is_finished() => self.finish(),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until everything is written.
@@ -282,12 +301,30 @@ impl Drop for Writer {
     }
 }
 
+/// Whether the checkpoint `dir` has files of these marks, undamaged.
+fn holds(dir: &Path, marks: &BTreeMap<String, FileMark>) -> bool {
+    let state = fs::read(dir.join(STATE)).ok().and_then(|state| serde_json::from_slice::<State>(&state).ok());
+    let is_whole = |(name, mark): (&String, &FileMark)| {
+        fs::read(dir.join(name)).is_ok_and(|bytes| FileMark::of(&bytes) == *mark)
+    };
+    state.is_some_and(|state| state.files == *marks) && marks.iter().all(is_whole)
+}
+
 /// Puts a folder of these files in its place; what was there is kept as `dir.previous`, what was that before as
 /// `dir.previous-2`, and so on.
 fn replace(Place { dir, earlier }: &Place, files: &[(&str, Vec<u8>)]) -> Result<()> {
     let partial = sibling(dir, "partial");
     remove(&partial)?;
-    files::create_dir(&partial)?;
+    // Not the folders above it: a run that was moved or deleted meanwhile does not come into being again, in pieces.
+    fs::create_dir(&partial).map_err(|reason| {
+        let problem = failed(format!("cannot create the folder {}: {reason}", partial.display()));
+        match reason.kind() {
+            std::io::ErrorKind::NotFound => {
+                problem.hint("was the run's folder moved or deleted? `--resume` goes on where it lies now")
+            }
+            _ => problem,
+        }
+    })?;
     let mut write = files.iter().map(|(name, bytes)| files::write_atomic(&partial.join(name), bytes));
     if let Err(error) = write.try_for_each(|written| written) {
         // On a full disk, what is there of it would be in the way of everything else.

@@ -36,18 +36,20 @@ struct Line {
 
 impl RunDir {
     /// Takes out of the history what it tells of steps after `step`, since the run goes on there and tells it again, and the
-    /// end of a run that ended. Starts and warnings stay. A line that cannot be read, such as one that a killed process
-    /// wrote by half, goes, too.
+    /// end of a run that ended; where the run `awaits_evaluation`, the end of its epoch, too. Starts and warnings stay. A line
+    /// that cannot be read, such as one that a killed process wrote by half, goes, too.
     ///
     /// # Errors
     /// When the folder cannot be read or written.
-    pub fn forget_events_after(&self, step: u64) -> Result<()> {
+    pub fn forget_events_after(&self, step: u64, awaits_evaluation: bool) -> Result<()> {
         let path = self.path().join(EVENTS);
         if !path.is_file() {
             return Ok(());
         }
         let history = files::read(&path)?;
-        let stays = |line: &Line| line.event != "finished" && line.step.is_none_or(|of| of <= step);
+        let is_open = |line: &Line| awaits_evaluation && line.event == "epoch" && line.step == Some(step);
+        let stays =
+            |line: &Line| line.event != "finished" && line.step.is_none_or(|of| of <= step) && !is_open(line);
         let kept = lines(&history).filter(|line| serde_json::from_slice(line).is_ok_and(|line| stays(&line)));
         let kept: Vec<u8> = kept.flat_map(|line| [line, b"\n"].concat()).collect();
         if kept == history { Ok(()) } else { files::write_atomic(&path, &kept) }
@@ -149,15 +151,18 @@ mod tests {
         let half = "{\"time\":\"2026-11-24T03:00:06Z\",\"event\":\"ste";
         let history = [&kept[..3], &gone[..1], &kept[3..], &gone[1..]].concat().concat() + half;
         let (_dir, run) = run_with(&history);
-        run.forget_events_after(5).unwrap();
+        run.forget_events_after(5, false).unwrap();
         let left = || fs::read_to_string(run.path().join(EVENTS)).unwrap();
         assert_eq!(left(), kept.concat());
         // Of a line that lacks its end alone, nothing is lost.
         fs::write(run.path().join(EVENTS), kept.concat().trim_end()).unwrap();
-        run.forget_events_after(5).unwrap();
+        run.forget_events_after(5, false).unwrap();
         assert_eq!(left(), kept.concat());
+        // An epoch whose evaluation comes again is told again.
+        run.forget_events_after(5, true).unwrap();
+        assert_eq!(left(), [&kept[..2], &kept[3..]].concat().concat());
         fs::remove_file(run.path().join(EVENTS)).unwrap();
-        run.forget_events_after(5).unwrap();
+        run.forget_events_after(5, false).unwrap();
         assert!(!run.path().join(EVENTS).exists());
     }
 

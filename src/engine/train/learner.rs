@@ -218,6 +218,20 @@ impl Learner {
         Ok(None)
     }
 
+    /// Whether all weights and statistics are finite.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn is_finite(&self) -> Result<bool> {
+        let finite = || -> Result<bool, TchError> {
+            let flags: Result<Vec<Tensor>, TchError> =
+                self.net.tensors().iter().map(|named| named.tensor.f_isfinite()?.f_all()).collect();
+            // sync: once an epoch.
+            Ok(Tensor::f_stack(&flags?, 0)?.f_all()?.f_int64_value(&[])? != 0)
+        };
+        finite().torch_context(|| "cannot look at the weights".to_string())
+    }
+
     /// Copies of the statistics of batch normalisation.
     ///
     /// # Errors

@@ -79,18 +79,26 @@ pub enum Outcome {
 pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome> {
     let mut training = Training::begin(setup, resume, ctx)?;
     let (start, mut evaluation) = (Instant::now(), None);
-    while !training.is_over() {
-        match training.epoch()? {
-            EpochEnd::Done => evaluation = training.close_epoch()?,
-            EpochEnd::RolledBack => {}
-            EpochEnd::Interrupted => return training.interrupt(),
+    while training.progress.awaits_evaluation || !training.is_over() {
+        // A run that stopped in an evaluation resumes with it.
+        if !training.progress.awaits_evaluation {
+            match training.epoch()? {
+                EpochEnd::Done => {}
+                EpochEnd::RolledBack => continue,
+                EpochEnd::Interrupted => return training.interrupt(),
+            }
+        }
+        match training.close_epoch()? {
+            Closed::Done(evaluated) => evaluation = evaluated,
+            Closed::Interrupted => return training.interrupt(),
         }
     }
     let evaluation = match evaluation {
-        Some(evaluation) => evaluation,
-        // Resumed after the last step: its evaluation may be all that is missing.
+        Some(evaluation) => Some(evaluation),
+        // Resumed after the last step: the evaluation's result may be all that is missing.
         None => training.evaluate()?,
     };
+    let Some(evaluation) = evaluation else { return training.interrupt() };
     training.finish(&evaluation, start)
 }
 
@@ -116,6 +124,14 @@ enum EpochEnd {
     RolledBack,
 }
 
+/// What became of an epoch whose steps are done.
+enum Closed {
+    /// It is evaluated, where that was due, and saved.
+    Done(Option<Evaluated>),
+    /// Someone asked to stop.
+    Interrupted,
+}
+
 impl<'a, 'c> Training<'a, 'c> {
     fn begin(setup: &'a Setup, resume: bool, ctx: &'a mut Context<'c>) -> Result<Self> {
         let timeline = setup.timeline()?;
@@ -136,7 +152,7 @@ impl<'a, 'c> Training<'a, 'c> {
             }
             learner.take_main_values(ctx.collective)?;
         }
-        ctx.goes_on_after(progress.step, &setup.experiment.log)?;
+        ctx.goes_on_after(progress.step, progress.awaits_evaluation, &setup.experiment.log)?;
         ctx.emit(&Event::Started {
             model: setup.experiment.model.name.clone(),
             params: setup.cost.params.trainable,
@@ -205,6 +221,7 @@ impl<'a, 'c> Training<'a, 'c> {
                 }
             }
             self.progress.step += 1;
+            self.saver.check()?;
 
             let (done, epochs) = (self.progress.step, total_steps.div_ceil(steps_per_epoch));
             self.ctx.observer.tick(Tick::Train { epoch: epoch + 1, epochs, step: done, total_steps });
@@ -277,12 +294,26 @@ impl<'a, 'c> Training<'a, 'c> {
         })
     }
 
-    /// Evaluates a finished epoch, where that is due, and saves it.
-    fn close_epoch(&mut self) -> Result<Option<Evaluated>> {
+    /// Saves a finished epoch, evaluates it, where that is due, and saves what came of that.
+    fn close_epoch(&mut self) -> Result<Closed> {
         let epoch = self.progress.step.div_ceil(self.timeline.steps_per_epoch);
         let due =
             self.progress.step >= self.timeline.total_steps || epoch.is_multiple_of(self.recipe().eval_every);
-        let evaluated = due.then(|| self.evaluate()).transpose()?;
+        let mut evaluated = None;
+        if due {
+            if !self.progress.awaits_evaluation {
+                self.progress.awaits_evaluation = true;
+                // The last update may have ruined the weights: the checkpoint before is then the better one.
+                if self.ctx.collective.from_main(|| self.learner.is_finite())? {
+                    self.save(&[Checkpoint::Last])?;
+                }
+            }
+            evaluated = self.evaluate()?;
+            if evaluated.is_none() {
+                return Ok(Closed::Interrupted);
+            }
+        }
+        self.progress.awaits_evaluation = false;
         let mut best = false;
         if let Some(Evaluated { eval, ema, .. }) = &evaluated {
             if !eval.loss.is_finite() {
@@ -317,21 +348,29 @@ impl<'a, 'c> Training<'a, 'c> {
         })?;
         // The best first: a run that is killed in between comes to this evaluation again.
         self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
-        Ok(evaluated)
+        Ok(Closed::Done(evaluated))
     }
 
-    fn evaluate(&mut self) -> Result<Evaluated> {
+    /// Evaluates network and average; nothing where someone asked to stop.
+    fn evaluate(&mut self) -> Result<Option<Evaluated>> {
         let Self { setup, learner, ctx, .. } = self;
         let collective = ctx.collective;
         collective.doing(format!("evaluation after step {}", self.progress.step));
         learner.average_statistics(collective)?;
-        let mut evaluate = |net: &Net| evaluate(setup, net, &learner.normalise, ctx.observer, collective);
+        let mut evaluate =
+            |net: &Net| evaluate(setup, net, &learner.normalise, ctx.observer, collective, ctx.stop);
         let start = Instant::now();
-        let eval = evaluate(&learner.net)?;
+        let Some(eval) = evaluate(&learner.net)? else { return Ok(None) };
         let images_per_second = eval.seen as f64 / start.elapsed().as_secs_f64();
-        let ema = learner.ema.as_ref().map(|ema| evaluate(&ema.net)).transpose()?;
+        let ema = match &learner.ema {
+            None => None,
+            Some(ema) => match evaluate(&ema.net)? {
+                None => return Ok(None),
+                evaluation => evaluation,
+            },
+        };
         tell_faults(&setup.eval_faults, ctx)?;
-        Ok(Evaluated { eval, ema, images_per_second })
+        Ok(Some(Evaluated { eval, ema, images_per_second }))
     }
 
     fn save(&mut self, checkpoints: &[Checkpoint]) -> Result<()> {

@@ -67,6 +67,11 @@ impl Saver {
         self.writer.begin(snapshot, checkpoints.iter().map(place).collect())
     }
 
+    /// Fails when the checkpoint on its way could not be written.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.writer.check()
+    }
+
     /// Waits until everything is written.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.writer.finish()

@@ -47,7 +47,7 @@ impl Training<'_, '_> {
                 self.saver.finish()?;
                 self.progress = Progress { left_out, ..restore(&mut self.learner, self.ctx)? };
                 let back = self.progress.step;
-                self.ctx.goes_on_after(back, &self.experiment().log)?;
+                self.ctx.goes_on_after(back, self.progress.awaits_evaluation, &self.experiment().log)?;
                 let done = format!("back to step {back}, to go on without this step and the one before");
                 warn(self.ctx, done)?;
                 Ok(true)
