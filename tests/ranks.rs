@@ -17,7 +17,7 @@ use senet::error::{Result, TorchContext, problem};
 use senet::torch_ext::dist::{Keeper, ReducerOptions, Store};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -545,6 +545,7 @@ fn play_spawned() -> Result<()> {
     let launch = launch();
     let collective = Collective::join(Some(&launch), Device::Cpu, LIMITS, |_| leave_at_once(STUCK))?;
     println!("{launch}");
+    assert!(launch.meeting.token.is_some(), "anybody could write into the store");
     if launch.rank == 2 {
         eprintln!("error: no space left");
         leave_at_once(41);
@@ -649,6 +650,21 @@ fn the_launcher_passes_signals_on_and_leaves_no_orphans() {
 }
 
 // ---- the store -------------------------------------------------------------------------------------------------------
+
+/// What 127.0.0.2 stands for here is any other address of this machine.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_store_of_a_local_job_listens_on_the_loopback_alone() {
+    for host in ["127.0.0.1", "localhost"] {
+        let store = Store::open(host, 0, Keeper::Us, Duration::from_secs(5), "test/").unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", store.port())).is_ok() || host == "localhost");
+        let refused = TcpStream::connect(("127.0.0.2", store.port())).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{host}");
+        let another = Store::open(host, store.port(), Keeper::Another, Duration::from_secs(5), "test/");
+        another.unwrap().set("key", b"value").unwrap();
+        assert!(store.has("key").unwrap());
+    }
+}
 
 #[test]
 fn the_store_waits_no_longer_than_it_is_told() {

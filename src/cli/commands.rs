@@ -12,7 +12,7 @@ use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::{Setup, recipe_hash};
 use crate::engine::{Context, StopFlag, doctor, eval, splits, train};
-use crate::error::{Result, usage};
+use crate::error::{Result, failed, usage};
 use crate::escaped::{self, shown};
 use crate::experiment::Experiment;
 use crate::experiment::diff::{Difference, differences};
@@ -28,7 +28,7 @@ use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use tch::Device;
 
 /// Where runs go by default.
@@ -220,8 +220,33 @@ fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, 
     if let (Some(_), Some(asked)) = (&found.run, asked) {
         setup.experiment.log = asked.log;
     }
-    let run = if collective.is_main() { RunDir::open(&path)? } else { RunDir::of_another(&path) };
+    let run = if collective.is_main() {
+        RunDir::open(&path)?
+    } else {
+        RunDir::of_another(&folder_as_asked(args, path)?)
+    };
     Ok((setup, run, found.resume))
+}
+
+/// The run's folder as a rank other than 0 takes it: its own arguments' where they name one; else what rank 0 `told`, where
+/// that is the name of a run below `runs`. Another process must not choose where this one writes.
+fn folder_as_asked(args: &TrainArgs, told: PathBuf) -> Result<PathBuf> {
+    let named = match Way::of(args) {
+        Way::GoOn(path) => path,
+        Way::Begin | Way::Auto => args.out.as_deref(),
+    };
+    if let Some(named) = named {
+        return Ok(named.to_path_buf());
+    }
+    let mut below = told.strip_prefix(RUNS).map(Path::components).into_iter().flatten();
+    match (below.next(), below.next()) {
+        (Some(Component::Normal(_)), None) => Ok(told),
+        _ => {
+            let message =
+                format!("rank 0 names {} as the run's folder, which is not in {RUNS}/", shown(&told));
+            Err(failed(message).hint("`--out RUN`, the same for all processes, names the folder").into())
+        }
+    }
 }
 
 /// Refuses settings beside `--resume RUN`: the run has its own.
@@ -628,4 +653,29 @@ fn merge(document: &mut serde_json::Value, value: &impl Serialize) -> Result<()>
         document.extend(fields);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Command;
+    use clap::Parser;
+
+    #[test]
+    fn rank_0_does_not_choose_where_other_ranks_write() {
+        let folder = |words: &str, told: &str| {
+            let cli = Cli::try_parse_from(format!("senet train {words}").split_whitespace()).unwrap();
+            let Command::Train(args) = cli.command else { panic!("not `train`") };
+            folder_as_asked(&args, told.into()).ok()
+        };
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(folder("", "runs/2026-first"), path("runs/2026-first"));
+        assert_eq!(folder("--resume", "runs/2026-first"), path("runs/2026-first"));
+        for words in ["--out /data/first", "--resume /data/first", "--out /data/first --resume auto"] {
+            assert_eq!(folder(words, "/tmp/planted"), path("/data/first"), "{words}");
+        }
+        for planted in ["/tmp/planted", "runs/../planted", "runs", "runs/a/b", "elsewhere/a", ""] {
+            assert_eq!(folder("", planted), None, "{planted}");
+        }
+    }
 }

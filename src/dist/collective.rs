@@ -6,11 +6,12 @@
 
 use super::launch::Launch;
 use super::roll_call::{self, absent};
+use super::store::Store;
 use super::watch::{self, Alarm, Limits, StoreKeeper, Stuck, Watch};
 use crate::data::share::Share;
 use crate::error::{Result, TorchContext, failed, usage};
 use crate::process;
-use crate::torch_ext::dist::{Group, Membership, Peers, Reducer, ReducerOptions, Store};
+use crate::torch_ext::dist::{Group, Membership, Peers, Reducer, ReducerOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -362,7 +363,7 @@ impl Ranks {
         };
         let membership =
             Membership { rank, size: world_size, address: &address, cuda, timeout: limits.operation };
-        let group = Group::join(&met.store, &membership)?;
+        let group = Group::join(met.store.connection(), &membership)?;
         let aborter = if cuda.is_some() { Some(group.aborter()?) } else { None };
         // Of its own: a connection serves one question at a time, and some take long.
         let notes = met.connect_again()?;

@@ -9,9 +9,11 @@
 //! | srun | SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID, SLURM_STEP_NODELIST |
 //!
 //! The first that applies is taken: torchrun and mpirun work within allocations of SLURM and know better. MASTER_ADDR
-//! and MASTER_PORT, where they are set, say for all of them where the processes meet.
+//! and MASTER_PORT, where they are set, say for all of them where the processes meet, and SENET_JOB_TOKEN what others do not
+//! know.
 
 use super::hosts;
+use super::store::{TOKEN, Token};
 use crate::error::{Result, usage};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,6 +70,8 @@ pub struct Meeting {
     pub port: u16,
     /// Whether the launcher keeps the store there; else rank 0 does.
     pub kept_by_launcher: bool,
+    /// What the job's processes know and others do not, where the environment gives it.
+    pub token: Option<Token>,
 }
 
 /// This process among those of its job.
@@ -117,6 +121,7 @@ pub fn find(environment: &Environment) -> Result<Option<Launch>> {
             (None, None) => return variables.nothing_but_world_size(),
         }
     };
+    launch.meeting.token = variables.get(TOKEN).map(Token::given);
     launch.interfaces_named = variables.has("GLOO_SOCKET_IFNAME");
     launch.check(variables)?;
     Ok(Some(launch))
@@ -147,6 +152,7 @@ fn torchrun(variables: Variables) -> Result<Launch> {
             host,
             port: variables.port(PORT)?,
             kept_by_launcher: variables.get("TORCHELASTIC_USE_AGENT_STORE") == Some("True"),
+            token: None,
         },
         interfaces_named: false,
     })
@@ -200,7 +206,7 @@ fn mpi_meeting(variables: Variables, on_one_machine: bool, example: &str) -> Res
             }
         },
     };
-    Ok(Meeting { host, port: variables.port(PORT)?, kept_by_launcher: false })
+    Ok(Meeting { host, port: variables.port(PORT)?, kept_by_launcher: false, token: None })
 }
 
 /// A task of an srun; nothing in a batch script or login shell.
@@ -227,7 +233,7 @@ fn slurm(variables: Variables) -> Result<Option<Launch>> {
         world_size,
         local_rank: variables.number("SLURM_LOCALID")?,
         launcher: Launcher::Slurm,
-        meeting: Meeting { host, port: variables.port(port)?, kept_by_launcher: false },
+        meeting: Meeting { host, port: variables.port(port)?, kept_by_launcher: false, token: None },
         interfaces_named: false,
     }))
 }
@@ -365,12 +371,14 @@ mod tests {
     fn torchrun_is_recognised_with_its_store() {
         let launch = found(TORCHRUN);
         assert_eq!(launch.to_string(), "rank 3 of 8, local rank 1, from torchrun");
-        let meeting = Meeting { host: "a1".into(), port: 29_400, kept_by_launcher: false };
+        let meeting = Meeting { host: "a1".into(), port: 29_400, kept_by_launcher: false, token: None };
         assert_eq!(launch.meeting, meeting);
         let launch = found(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True"));
         assert!(launch.meeting.kept_by_launcher && !launch.interfaces_named);
         assert!(found(&format!("{TORCHRUN} GLOO_SOCKET_IFNAME=eth0")).interfaces_named);
         assert_eq!(found(&format!("{TORCHRUN} {SPAWNED}=1")).launcher, Launcher::Senet);
+        let with_token = found(&format!("{TORCHRUN} {TOKEN}=secret"));
+        assert_eq!(with_token.meeting.token, Some(Token::given("secret")));
     }
 
     #[test]

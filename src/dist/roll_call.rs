@@ -2,10 +2,11 @@
 
 use super::collective::SLICE;
 use super::launch::{Launch, Meeting};
+use super::store::Store;
 use super::watch::{self, StoreKeeper};
 use crate::error::{Result, failed, usage};
 use crate::process;
-use crate::torch_ext::dist::{Keeper, Store};
+use crate::torch_ext::dist::Keeper;
 use crate::torch_ext::torch_version;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
@@ -73,8 +74,9 @@ fn left_until(deadline: Instant) -> Duration {
 impl Met {
     /// Another connection to the same keys: one serves one question at a time.
     pub(super) fn connect_again(&self) -> Result<Store> {
-        let Meeting { host, port, .. } = &self.meeting;
-        Store::open(host, *port, Keeper::Another, left_until(self.deadline), &self.prefix)
+        let Meeting { host, port, token, .. } = &self.meeting;
+        let time = left_until(self.deadline);
+        Store::open(host, *port, Keeper::Another, time, &self.prefix, token.as_ref())
     }
 
     /// Where gloo listens for the other ranks.
@@ -146,8 +148,8 @@ fn open_store(
 ) -> Result<Store> {
     let ours = rank == 0 && !meeting.kept_by_launcher;
     let keeper = if ours { Keeper::Us } else { Keeper::Another };
-    let Meeting { host, port, .. } = meeting;
-    Store::open(host, *port, keeper, time, prefix).map_err(|error| {
+    let Meeting { host, port, token, .. } = meeting;
+    Store::open(host, *port, keeper, time, prefix, token.as_ref()).map_err(|error| {
         let reason = format!("{error:#}");
         let problem = if ours && reason.contains("EADDRINUSE") {
             failed(format!("port {port} is in use on this machine, where rank 0 was to meet the others"))

@@ -6,6 +6,7 @@
 //! (its standard input, a pipe from the launcher, ends then).
 
 use super::launch::SPAWNED;
+use super::store::{TOKEN, Token};
 use crate::error::{Problem, Result, failed};
 use crate::files;
 use crate::torch_ext::dist::{Keeper, Store};
@@ -111,9 +112,10 @@ pub fn run(job: &Job) -> Result<Ended> {
     files::create_dir(job.logs)?;
     // Its own connection is not used; a port that is in use cannot be chosen.
     let store = Store::open("127.0.0.1", 0, Keeper::Us, Duration::from_secs(60), "launcher/")?;
+    let token = Token::random()?;
     let mut children = Children { running: Vec::with_capacity(job.processes) };
     for rank in 0..job.processes {
-        children.running.push(start(job, rank, store.port())?);
+        children.running.push(start(job, rank, store.port(), &token)?);
     }
 
     let mut first: Option<(usize, ExitStatus)> = None;
@@ -161,7 +163,7 @@ fn log_of(job: &Job, rank: usize) -> PathBuf {
     job.logs.join(format!("rank-{rank}.log"))
 }
 
-fn start(job: &Job, rank: usize, port: u16) -> Result<Running> {
+fn start(job: &Job, rank: usize, port: u16, token: &Token) -> Result<Running> {
     let mut command = Command::new(job.program);
     command.args(job.arguments).envs(job.variables.iter().map(|(name, value)| (name, value)));
     let numbers = [("RANK", rank), ("LOCAL_RANK", rank)];
@@ -169,7 +171,7 @@ fn start(job: &Job, rank: usize, port: u16) -> Result<Running> {
     command.envs(numbers.into_iter().chain(sizes).map(|(name, value)| (name, value.to_string())));
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
     command.env("TORCHELASTIC_USE_AGENT_STORE", "True");
-    command.env(SPAWNED, "1");
+    command.env(SPAWNED, "1").env(TOKEN, token.text());
     // A group of its own: Ctrl-C would reach the child twice, from the terminal and from us.
     command.stdin(Stdio::piped()).process_group(0);
     if rank > 0 {

@@ -5,8 +5,9 @@
 //! Notes cost the training loop nothing: it changes a string in memory. A second thread raises the alarm when this rank
 //! itself hangs; it asks nobody, so that nothing can hold it up.
 
+use super::store::Store;
 use crate::error::{Problem, Result, failed};
-use crate::torch_ext::dist::{Aborter, Store};
+use crate::torch_ext::dist::Aborter;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

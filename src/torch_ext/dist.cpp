@@ -117,13 +117,16 @@ void join_nccl([[maybe_unused]] c10d::ProcessGroup &group, [[maybe_unused]] cons
 
 extern "C" {
 
-// Connects to the store at host:port, within the time. With `serve` this process keeps it; port 0 takes a free one.
-int senet_store_open(const char *host, uint16_t port, int serve, int64_t timeout_ms, const char *prefix, Store **out) {
+// Connects to the store at host:port, within the time. With `serve` this process keeps it: on `listener`, a socket that
+// is bound to the port and becomes the store's, or, where that is -1, on all interfaces (port 0 takes a free one).
+int senet_store_open(const char *host, uint16_t port, int serve, int listener, int64_t timeout_ms, const char *prefix,
+                     Store **out) {
   return guarded([&] {
     silence_log();
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serve != 0;
+    if (serve != 0 && listener >= 0) options.masterListenFd = listener;
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout_ms);
     auto connection = c10::make_intrusive<c10d::TCPStore>(host, options);

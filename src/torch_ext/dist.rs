@@ -5,6 +5,9 @@ use super::{checked, pointers};
 use crate::error::{Result, failed};
 use std::ffi::{CString, c_char, c_int};
 use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, ToSocketAddrs};
+use std::os::fd::IntoRawFd;
 use std::time::Duration;
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -28,6 +31,7 @@ unsafe extern "C" {
         host: *const c_char,
         port: u16,
         serve: c_int,
+        listener: c_int,
         timeout_ms: i64,
         prefix: *const c_char,
         out: *mut *mut CStore,
@@ -95,10 +99,27 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 1_000_000).clamp(1, i64::MAX / 1_000_000)
 }
 
+/// Listens for processes of this machine alone, where `host` is 127.0.0.1 or ::1 by whatever name. (Another address of the
+/// loopback may be what this machine takes its own name for, while others know it by another.)
+fn loopback_listener(host: &str, port: u16) -> Result<Option<TcpListener>> {
+    // What cannot be resolved is libtorch's to say.
+    let places: Vec<_> = (host, port).to_socket_addrs().into_iter().flatten().collect();
+    let is_loopback =
+        |ip: IpAddr| [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&ip);
+    if places.is_empty() || !places.iter().all(|place| is_loopback(place.ip())) {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind(places.as_slice()).map_err(|reason| {
+        let code = if reason.kind() == io::ErrorKind::AddrInUse { "EADDRINUSE, " } else { "" };
+        failed(format!("the store at {host}:{port}: {code}{reason}"))
+    })?;
+    Ok(Some(listener))
+}
+
 /// Who keeps a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeper {
-    /// This process; with port 0 on a free port.
+    /// This process; with port 0 on a free port. Where the host is the loopback, no other machine can connect.
     Us,
     /// Another, at the given place.
     Another,
@@ -127,11 +148,18 @@ impl Store {
     pub fn open(host: &str, port: u16, keeper: Keeper, timeout: Duration, prefix: &str) -> Result<Self> {
         let (host_text, prefix) = (c_string(host)?, c_string(prefix)?);
         let serve = c_int::from(keeper == Keeper::Us);
+        // libtorch would listen on all interfaces.
+        let listener = if keeper == Keeper::Us { loopback_listener(host, port)? } else { None };
+        let port = match &listener {
+            Some(listener) => listener.local_addr()?.port(),
+            None => port,
+        };
+        let listener = listener.map_or(-1, IntoRawFd::into_raw_fd);
         let mut out = std::ptr::null_mut();
         // SAFETY: the strings live for the length of the call.
         let status = unsafe {
             let (host, prefix) = (host_text.as_ptr(), prefix.as_ptr());
-            senet_store_open(host, port, serve, milliseconds(timeout), prefix, &mut out)
+            senet_store_open(host, port, serve, listener, milliseconds(timeout), prefix, &mut out)
         };
         checked(status, &format!("the store at {host}:{port}"))?;
         Ok(Self(out))
