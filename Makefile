@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 # Each target stands for a command, not for a file of its name.
-.PHONY: help setup build data demo test check golden bench clean
+.PHONY: help setup build data demo test check fuzz golden bench clean
 # Targets run cargo, which uses all cores and holds a lock: side by side they'd only wait for each other.
 .NOTPARALLEL:
 
@@ -37,6 +37,9 @@ check: setup data ## what has to pass before a commit: format, lints, tests, doc
 	cargo clippy $(profile) --all-targets -- -D warnings
 	cargo test $(profile)
 	RUSTDOCFLAGS='-D warnings' cargo doc $(profile) --no-deps --document-private-items
+
+fuzz: setup ## the fuzz targets, or those named: a million inputs each (needs cargo-fuzz)
+	scripts/fuzz.sh $(ARGS)
 
 golden: setup ## make the golden numbers of tests/ anew, with PyTorch
 	scripts/golden.sh $(ARGS)

@@ -15,7 +15,7 @@ pub mod imagenet_meta;
 pub mod imagenet_val;
 pub mod images;
 pub mod index;
-mod jpeg;
+pub mod jpeg;
 pub mod loader;
 pub mod memory;
 pub mod order;
