@@ -57,7 +57,9 @@ fn json_documents_have_their_stable_names() {
     let trained = sandbox.succeed(&format!("train {TINY} --out run --json")).json();
     assert_eq!(fields(&trained["eval"]), ["seen", "top1", "top5", "loss"]);
     let evaluated = sandbox.succeed("eval run --json").json();
-    let context = ["run", "model", "checkpoint", "step"];
+    let context = ["run", "model", "checkpoint", "step", "preprocessing"];
+    let used = ["size", "resize", "mean", "std", "interpolation", "source"];
+    assert_eq!(fields(&evaluated["preprocessing"]), used);
     assert_eq!(fields(&evaluated), [context.as_slice(), &["seen", "top1", "top5", "loss"]].concat());
     for top in ["top1", "top5"] {
         let count = &evaluated[top];

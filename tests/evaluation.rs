@@ -143,7 +143,7 @@ fn other_sizes_and_crops() {
     let plain = eval("");
     let context = ["run", "model", "checkpoint", "step"];
     let counts = ["seen", "top1", "top5", "loss"];
-    assert_eq!(fields(&plain), [context.as_slice(), &counts].concat());
+    assert_eq!(fields(&plain), [&context[..], &["preprocessing"], &counts].concat());
     // Trained at 12 of 14 pixels.
     assert_eq!(eval("--size 12 --resize 14")["loss"], plain["loss"]);
     for (words, size, resize) in [
@@ -153,7 +153,10 @@ fn other_sizes_and_crops() {
         ("--size 14 --crop-ratio 0.875", 14, 16),
     ] {
         let found = eval(words);
-        assert_eq!(fields(&found), [&context[..], &["size", "resize"], &counts[..]].concat());
+        assert_eq!(
+            fields(&found),
+            [&context[..], &["size", "resize", "preprocessing"], &counts[..]].concat()
+        );
         assert_eq!((&found["size"], &found["resize"]), (&size.into(), &resize.into()), "{words}");
         assert_eq!(found["seen"], 16, "{words}");
         assert_ne!(found["loss"], plain["loss"], "{words}");

@@ -176,11 +176,16 @@ Examples:
                                          by ImageNet-ReaL's labels, too
   senet eval runs/first --data IMAGENET-R --subset
                                          200 of the classes, and guesses among these alone
+  senet eval --weights model.safetensors --model mobilenet --data IMAGENET --mean 0.5 --std 0.5
+                                         pixels from -1 to 1
   senet eval runs/first --nproc 8        by eight processes, a GPU for each
   senet eval --calibration --per-class classes.csv --confusion matrix.csv --predictions images.csv
 
 Classes are found by their names, whatever the order of their folders; folders 0 to 999 (ImageNet-V2) are ImageNet's
-labels. Of several crops the logits are averaged, and the loss is that of the mean.")]
+labels. Of several crops the logits are averaged, and the loss is that of the mean.
+
+Preprocessing is, in this order: as the flags say, as the run or the weights file declares it (our exports do), as timm's
+config.json beside the file declares it, the network's default.")]
 pub struct EvalArgs {
     /// What to evaluate.
     #[command(flatten)]
@@ -205,19 +210,34 @@ pub struct EvalArgs {
     pub output: OutputArgs,
 }
 
-/// How an evaluation looks at images.
+/// How images are prepared; what is not given is as the weights declare it.
 #[derive(Debug, Args)]
-pub struct LookArgs {
-    /// Height and width of the crop; default: what the network was trained for.
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=MAX_SIZE as i64))]
+pub struct PreprocessingArgs {
+    /// Height and width of the crop.
+    #[arg(long, visible_aliases = ["img-size", "image-size"], value_name = "PIXELS",
+          value_parser = clap::value_parser!(u32).range(1..=MAX_SIZE as i64))]
     pub size: Option<u32>,
     /// Short side of the image before it is cropped; default: such that the crop's share of it stays.
     #[arg(long, value_name = "PIXELS", conflicts_with = "crop_ratio",
           value_parser = clap::value_parser!(u32).range(1..=2 * MAX_SIZE as i64))]
     pub resize: Option<u32>,
     /// The crop's share of that short side instead, up to 1: 0.875 is 224 of 256.
-    #[arg(long, value_name = "RATIO", value_parser = ratio, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "crop-pct", value_name = "RATIO", value_parser = ratio, allow_negative_numbers = true)]
     pub crop_ratio: Option<f64>,
+    /// Mean of each channel as a fraction of 255, separated by commas, or one for all: 0.485,0.456,0.406.
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = number, allow_negative_numbers = true)]
+    pub mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel, likewise.
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', value_parser = number, allow_negative_numbers = true)]
+    pub std: Option<Vec<f64>>,
+}
+
+/// How an evaluation looks at images.
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// How they are prepared.
+    #[command(flatten)]
+    pub preprocessing: PreprocessingArgs,
     /// Crops of an image.
     #[arg(long, value_enum, default_value_t = Crops::Center)]
     pub crops: Crops,
@@ -321,7 +341,11 @@ impl From<Which> for Checkpoint {
 Examples:
   senet predict photo.jpg                                       with the newest run
   senet predict --run runs/first photos/
-  senet predict --model se-resnet-50 --weights weights.safetensors photo.jpg --json")]
+  senet predict --model se-resnet-50 --weights weights.safetensors photo.jpg --json
+  senet predict --weights model.safetensors --model mobilenet photo.jpg --mean 0.5 --std 0.5
+
+Preprocessing is, in this order: as the flags say, as the run or the weights file declares it (our exports do), as timm's
+config.json beside the file declares it, the network's default.")]
 pub struct PredictArgs {
     /// Images, and folders of images.
     #[arg(required = true, value_name = "IMAGE")]
@@ -338,6 +362,9 @@ pub struct PredictArgs {
     /// The moving average of the weights (runs with `train.ema`, files of trainers that keep one).
     #[arg(long)]
     pub ema: bool,
+    /// How images are prepared.
+    #[command(flatten)]
+    pub preprocessing: PreprocessingArgs,
     /// Classes to print for each image.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,

@@ -1,13 +1,15 @@
 //! One function a command.
 
 use super::args::{
-    Cli, Crops, DoctorArgs, EvalArgs, ExperimentArgs, LookArgs, SubjectArgs, SummaryArgs, TrainArgs, Which,
+    Cli, Crops, DoctorArgs, EvalArgs, ExperimentArgs, PreprocessingArgs, SubjectArgs, SummaryArgs, TrainArgs,
+    Which,
 };
 use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
 use super::ranks::{self, Role};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE, signals};
-use crate::data::views::{Framing, ShortSide, Views};
+use crate::data::preprocessing::{PreprocessingOverrides, ShortSide, UsedPreprocessing};
+use crate::data::views::Views;
 use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::{Setup, recipe_hash};
@@ -22,7 +24,7 @@ use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
 use crate::report::table::{Table, grouped};
-use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint};
+use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint, location};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
@@ -161,10 +163,15 @@ impl Found {
                 Ok(RunDir::create(&path, &setup.experiment)?.path().to_path_buf())
             }
             (Some(path), Some(asked)) => {
-                let asked = Setup::new(asked.clone())?.experiment;
+                let mut asked = asked.clone();
+                // The weights that a run started from may be gone, or declare something else since.
+                let run = &setup.experiment.data;
+                asked.data.mean = asked.data.mean.or_else(|| run.mean.clone());
+                asked.data.std = asked.data.std.or_else(|| run.std.clone());
+                let asked = Setup::new(asked)?.experiment;
                 let same_place = |experiment: &Experiment| {
-                    let log = LogSpec::default();
-                    Experiment { device: String::new(), threads: None, log, ..experiment.clone() }
+                    let (data, log) = (location::resolved(&experiment.data), LogSpec::default());
+                    Experiment { device: String::new(), threads: None, data, log, ..experiment.clone() }
                 };
                 let different = differences(&same_place(&setup.experiment), &same_place(&asked))?;
                 if !different.is_empty() {
@@ -331,6 +338,7 @@ fn train_as(
     };
     if is_main && !args.output.quiet {
         note(&format!("run: {}", run.path().display()));
+        setup.notes.iter().for_each(|text| note(&format!("note: {text}")));
         if let Some(scaled) = setup.experiment.scaled_lr() {
             note(&format!("learning rate {scaled}"));
         }
@@ -422,16 +430,18 @@ pub(super) fn request(args: &SubjectArgs, without_se: &[String]) -> eval::Reques
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
         without_se: without_se.to_vec(),
-        framing: Framing::default(),
+        preprocessing: PreprocessingOverrides::default(),
     }
 }
 
-/// How the words say that images are to be looked at.
-fn framing(args: &LookArgs) -> Framing {
+/// What the flags change of how images are prepared.
+pub(super) fn preprocessing_overrides(args: &PreprocessingArgs) -> PreprocessingOverrides {
     let pixels = args.resize.map(|pixels| ShortSide::Pixels(pixels as usize));
-    Framing {
+    PreprocessingOverrides {
         size: args.size.map(|size| size as usize),
         resize: pixels.or(args.crop_ratio.map(ShortSide::CropRatio)),
+        mean: args.mean.clone(),
+        std: args.std.clone(),
     }
 }
 
@@ -461,6 +471,7 @@ struct EvalDocument<'a> {
     size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resize: Option<usize>,
+    preprocessing: &'a UsedPreprocessing,
     #[serde(skip_serializing_if = "Option::is_none")]
     crops: Option<Views>,
     /// Classes that are guessed among.
@@ -488,8 +499,9 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
     let EvalArgs { look, details, .. } = args;
     let mut console = Console::new(args.output.quiet || !collective.is_main());
     let source = Source::of(&args.subject)?;
-    let framing = framing(look);
-    let mut request = eval::Request { framing, ..request(&args.subject, &args.without_se) };
+    let preprocessing = preprocessing_overrides(&look.preprocessing);
+    let resizes = preprocessing.resizes();
+    let mut request = eval::Request { preprocessing, ..request(&args.subject, &args.without_se) };
     request.device = collective.device().map(device_name).or(request.device);
     let questions = Questions {
         calibration: details.calibration,
@@ -508,8 +520,7 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
     if let Some(warning) = &outcome.warning {
         note(&format!("warning: {warning}"));
     }
-    let eval::Outcome { model, step, evaluation, answers, .. } = &outcome;
-    let (size, resize) = outcome.size;
+    let eval::Outcome { model, step, evaluation, answers, preprocessing, .. } = &outcome;
     let (classes, outputs) = outcome.classes;
     if !args.output.quiet && classes < outputs {
         let among = match look.subset {
@@ -521,7 +532,6 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
     if args.output.json {
         let (is_run, path) = (matches!(source, Source::Run(..)), source.path());
         let which = if args.subject.checkpoint == Which::Last { "last" } else { "best" };
-        let is_framed = !framing.is_default();
         print_json(&EvalDocument {
             run: is_run.then_some(path),
             weights: (!is_run).then_some(path),
@@ -529,8 +539,9 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
             checkpoint: is_run.then_some(which),
             step: *step,
             without_se: &args.without_se,
-            size: is_framed.then_some(size),
-            resize: is_framed.then_some(resize),
+            size: resizes.then_some(preprocessing.values.size),
+            resize: resizes.then_some(preprocessing.values.resize),
+            preprocessing,
             crops: (look.crops != Crops::Center).then_some(views),
             subset: look.subset.then_some(classes),
             evaluation: *evaluation,

@@ -1,7 +1,7 @@
 //! The commands about weights: predict, import, export.
 
 use super::args::{ExportArgs, ImportArgs, Names, PredictArgs};
-use super::commands::open_run;
+use super::commands::{open_run, preprocessing_overrides};
 use super::output::{note, print, print_json};
 use crate::data::images::ImageFiles;
 use crate::engine::convert::{self, Written};
@@ -48,8 +48,10 @@ fn trained(
 pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let device = experiment::device(&args.device)?;
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
-    let trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
-    let images = ImageFiles::find(&args.images, trained.preprocessing.mean.len())?;
+    let mut trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
+    trained.preprocess_with(&preprocessing_overrides(&args.preprocessing))?;
+    let images = ImageFiles::find(&args.images, trained.preprocessing.values.mean.len())?;
+    note(&trained.preprocessing.line(&trained.model));
     if images.skipped() > 0 {
         note(&format!("warning: skipped {} files not named like images", grouped(images.skipped() as i64)));
     }

@@ -19,6 +19,7 @@ pub mod jpeg;
 pub mod loader;
 pub mod memory;
 pub mod order;
+pub mod preprocessing;
 pub mod quarantine;
 pub mod real_labels;
 pub mod sample;
@@ -37,6 +38,7 @@ pub mod workers;
 
 use crate::error::{Result, failed, usage};
 use crate::torch_ext::host;
+pub use preprocessing::Preprocessing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shards::ShardOptions;
@@ -241,27 +243,6 @@ impl Default for DataSpec {
     }
 }
 
-/// How photographs are prepared for a network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Preprocessing {
-    /// Height and width of its input in pixels.
-    pub size: usize,
-    /// Length of the short side before the centre crop, in pixels.
-    pub resize: usize,
-    /// Mean of each channel, as a fraction of 255.
-    pub mean: Vec<f64>,
-    /// Standard deviation of each channel, as a fraction of 255.
-    pub std: Vec<f64>,
-}
-
-impl Default for Preprocessing {
-    /// The paper's 224 of 256 pixels, and the channel statistics of ImageNet's training set as torchvision and timm
-    /// have them.
-    fn default() -> Self {
-        Self { size: 224, resize: 256, mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
-    }
-}
-
 /// Channel statistics of Fashion-MNIST, for images of one channel.
 const FASHION_MNIST_MEAN: [f64; 1] = [0.2860];
 const FASHION_MNIST_STD: [f64; 1] = [0.3530];
@@ -342,9 +323,15 @@ impl DataSpec {
 
     /// The other way around: a resolved specification that prepares images so.
     pub fn prepared(preprocessing: &Preprocessing) -> Self {
+        let mut spec = Self { crop: Some(Crop::None), ..Self::default() };
+        spec.preprocess_as(preprocessing);
+        spec
+    }
+
+    /// Replaces how images are prepared.
+    pub fn preprocess_as(&mut self, preprocessing: &Preprocessing) {
         let Preprocessing { size, resize, mean, std } = preprocessing.clone();
-        let (size, resize, mean, std) = (Some(size), Some(resize), Some(mean), Some(std));
-        Self { size, resize, mean, std, crop: Some(Crop::None), ..Self::default() }
+        (self.size, self.resize, self.mean, self.std) = (Some(size), Some(resize), Some(mean), Some(std));
     }
 
     /// Whether nobody has said which data: it is the built-in default's.

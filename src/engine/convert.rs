@@ -38,7 +38,8 @@ pub fn import(path: &Path, model: Option<&ModelSpec>, average: bool, out: &Path)
     refuse_existing(out)?;
     let (weights, spec) = trained::open(path, model, average)?;
     let trained = Trained::of_weights(&weights, spec, Device::Cpu)?;
-    Ok(Written { left_out: weights.left_out, notes: weights.notes, ..export(&trained, Scheme::Senet, out)? })
+    let notes = trained.notes.clone();
+    Ok(Written { left_out: weights.left_out, notes, ..export(&trained, Scheme::Senet, out)? })
 }
 
 /// Writes the weights of `trained` with names of `scheme`.
@@ -57,7 +58,7 @@ pub fn export(trained: &Trained, scheme: Scheme, out: &Path) -> Result<Written> 
     let about = About {
         model: Some(trained.model.clone()),
         classes: if trained.classes_are_named { trained.classes.clone() } else { Vec::new() },
-        preprocessing: Some(trained.preprocessing.clone()),
+        preprocessing: Some(trained.preprocessing.values.clone()),
     };
     files::write_atomic(out, &safetensors::write(&tensors, &about)?)?;
     let values = trained.net.tensors().iter().map(|named| named.param.count() as u64).sum();

@@ -5,11 +5,12 @@ use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
 use super::setup::{Setup, fingerprint, share_threads};
 use super::splits;
-use super::trained::{Trained, check_size};
+use super::trained::Trained;
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
-use crate::data::views::{Framing, Views};
-use crate::data::{DataSpec, Dataset, Normalise, Preprocessing, Source, Split};
+use crate::data::preprocessing::{PreprocessingOverrides, UsedPreprocessing};
+use crate::data::views::Views;
+use crate::data::{DataSpec, Dataset, Normalise, Source, Split};
 use crate::dist::collective::Collective;
 use crate::error::{Result, TorchContext, failed, usage};
 use crate::experiment::Experiment;
@@ -168,8 +169,8 @@ pub struct Request {
     pub device: Option<String>,
     /// SE blocks that are left out, as [`Trained::without_se`] names them.
     pub without_se: Vec<String>,
-    /// Images of other sizes than those it was trained for.
-    pub framing: Framing,
+    /// Changes of how images are prepared.
+    pub preprocessing: PreprocessingOverrides,
 }
 
 /// Which trained network.
@@ -206,8 +207,8 @@ pub struct Outcome {
     pub evaluation: Evaluation,
     /// What else was asked.
     pub answers: Answers,
-    /// Height and width of the crop, and length of the short side before it.
-    pub size: (usize, usize),
+    /// How images were prepared.
+    pub preprocessing: UsedPreprocessing,
     /// Classes of the data, and outputs of the network.
     pub classes: (usize, usize),
     /// What the user should know.
@@ -241,6 +242,7 @@ pub fn run(
     share_threads(experiment.threads, collective);
     if collective.is_main() {
         observer.remark(&splits::line(&experiment.data, splits::EVALUATION, dataset.as_ref()));
+        observer.remark(&trained.preprocessing.line(&trained.model));
         for message in splits::warnings(None, dataset.as_ref()) {
             observer.event(&Event::Warning { message });
         }
@@ -252,7 +254,8 @@ pub fn run(
     if collective.world_size() > 1 {
         let data = ("evaluation data".to_string(), fingerprint(dataset.as_ref()));
         let weights = ("checkpoint".to_string(), format!("{:?} of {}", trained.step, trained.model));
-        collective.agree(&[data, weights].into())?;
+        let preprocessing = ("preprocessing".to_string(), format!("{:?}", trained.preprocessing));
+        collective.agree(&[data, weights, preprocessing].into())?;
     }
     let mut details = Details::begin(&look.questions, dataset.as_ref(), classes.names(look.subset))?;
     let faults = Arc::new(Faults::new(&experiment.data, dataset.len()));
@@ -285,9 +288,9 @@ pub fn run(
     for message in faults.take_news() {
         observer.event(&Event::Warning { message });
     }
-    let Preprocessing { size, resize, .. } = experiment.data.preprocessing();
-    let (size, classes) = ((size, resize), (classes.len(), classes.outputs()));
-    Ok(Outcome { model: trained.model, step: trained.step, evaluation, answers, size, classes, warning })
+    let classes = (classes.len(), classes.outputs());
+    let Trained { model, step, preprocessing, .. } = trained;
+    Ok(Outcome { model, step, evaluation, answers, preprocessing, classes, warning })
 }
 
 impl Examined {
@@ -296,7 +299,7 @@ impl Examined {
     /// # Errors
     /// When the weights, the data and the network do not fit together.
     pub fn open(subject: Subject<'_>, request: &Request) -> Result<Self> {
-        let (mut experiment, trained, warning) = match subject {
+        let (mut experiment, mut trained, warning) = match subject {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
@@ -309,13 +312,14 @@ impl Examined {
                 let device = request.apply(&mut experiment)?;
                 let trained = Trained::of_file(path, model, request.average, device)?;
                 let (dir, source) = (experiment.data.dir, experiment.data.source);
-                experiment.data = DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing) };
+                experiment.data =
+                    DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing.values) };
                 let notes = (!trained.notes.is_empty()).then(|| trained.notes.join("; "));
                 (experiment, trained, notes)
             }
         };
-        request.framing.apply(&mut experiment.data)?;
-        check_size(&trained.node, &experiment.data.preprocessing())?;
+        trained.preprocess_with(&request.preprocessing)?;
+        experiment.data.preprocess_as(&trained.preprocessing.values);
         let trained =
             if request.without_se.is_empty() { trained } else { trained.without_se(&request.without_se)? };
         let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
@@ -350,7 +354,7 @@ impl Request {
 
 /// Refuses images of other channels than those that the network was trained on.
 fn check_channels(data: &dyn Dataset, trained: &Trained) -> Result<()> {
-    let channels = trained.preprocessing.mean.len();
+    let channels = trained.preprocessing.values.mean.len();
     if channels == data.channels() {
         return Ok(());
     }

@@ -4,7 +4,8 @@ use super::trained::Trained;
 use crate::data::faults::{Faults, OnError};
 use crate::data::images::ImageFiles;
 use crate::data::loader::{Loader, Plan};
-use crate::data::{DataSpec, Dataset, Normalise};
+use crate::data::preprocessing::UsedPreprocessing;
+use crate::data::{DataSpec, Dataset};
 use crate::error::{Result, TorchContext};
 use crate::escaped;
 use crate::net::plan::InferencePlan;
@@ -38,6 +39,8 @@ pub struct Prediction {
     /// Whether it is escaped in JSON: `\\` and `\xHH` then stand for bytes.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub image_escaped: bool,
+    /// How it was prepared.
+    pub preprocessing: UsedPreprocessing,
     /// The most probable classes, the best first.
     pub top: Vec<Guess>,
     /// All logits, in the order of the classes, where they were asked for.
@@ -59,9 +62,9 @@ pub fn run(
 ) -> Result<Vec<String>> {
     let _guard = no_grad_guard();
     let device = trained.net.device();
-    let prepared = DataSpec::prepared(&trained.preprocessing);
+    let prepared = DataSpec::prepared(&trained.preprocessing.values);
     let spec = DataSpec { on_error: OnError::Skip, max_bad: 1.0, ..prepared };
-    let normalise = Normalise::new(&trained.preprocessing.mean, &trained.preprocessing.std, device);
+    let normalise = trained.normalise();
     let net = InferencePlan::new(&trained.net).torch_context(|| "cannot prepare the network".to_string())?;
     let images = Arc::new(images);
     let faults = Arc::new(Faults::new(&spec, images.len()));
@@ -108,6 +111,7 @@ fn prediction(
     Prediction {
         image: image.to_path_buf(),
         image_escaped: image.to_str().is_none(),
+        preprocessing: trained.preprocessing.clone(),
         top: order.iter().take(top).map(guess).collect(),
         logits: with_logits.then(|| logits.to_vec()),
     }

@@ -2,6 +2,7 @@
 
 use crate::data::faults::Faults;
 use crate::data::loader::{Loader, Plan};
+use crate::data::preprocessing::PreprocessingSource;
 use crate::data::share::Share;
 use crate::data::{DataSpec, Dataset, Normalise, Split};
 use crate::dist::collective::Collective;
@@ -12,6 +13,7 @@ use crate::net::Node;
 use crate::net::cost::{Cost, Shape, cost};
 use crate::optim::{Schedule, Timeline};
 use crate::rng::fnv1a;
+use crate::weights::{DeclaredPreprocessing, Weights};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,6 +40,8 @@ pub struct Setup {
     pub device: Device,
     /// What this process has of each batch.
     pub share: Share,
+    /// What the user should know.
+    pub notes: Vec<String>,
     /// Cores that this process may keep busy.
     cores: usize,
 }
@@ -107,6 +111,7 @@ impl Setup {
             return Err(failed(message).hint("both splits must be of the same data set").into());
         }
         let (entry, _) = models::find(&experiment.model.name)?;
+        let notes = normalise_as_declared(&mut experiment, train.channels(), collective)?;
         experiment.data.resolve(train.as_ref(), &entry.preprocessing())?;
         let (node, cost) = describe(&experiment, train.channels(), train.classes().len())?;
         let faults = |data: &Arc<dyn Dataset>| Arc::new(Faults::new(&experiment.data, data.len()));
@@ -123,6 +128,7 @@ impl Setup {
             device,
             share,
             cores: collective.cores(),
+            notes,
         };
         collective.agree(&setup.hashes(collective)?)?;
         Ok(setup)
@@ -260,6 +266,35 @@ impl Setup {
     pub fn normalise(&self) -> Normalise {
         normalise(&self.experiment, self.device)
     }
+}
+
+/// Mean and standard deviation as the weights declare them that training starts from, where the configuration has none:
+/// they are part of what these weights compute. Returns what the user should know.
+fn normalise_as_declared(
+    experiment: &mut Experiment,
+    channels: usize,
+    collective: &Collective,
+) -> Result<Vec<String>> {
+    let Experiment { data, model, .. } = experiment;
+    let Some(path) = model.weights.as_ref().filter(|_| data.mean.is_none() || data.std.is_none()) else {
+        return Ok(Vec::new());
+    };
+    let (entry, _) = models::find(&model.name)?;
+    let (source, mean, std) = collective.from_main(|| {
+        let DeclaredPreprocessing { values, source, .. } = Weights::preprocessing_in(path, entry)?;
+        Ok((source, values.mean, values.std))
+    })?;
+    if source == PreprocessingSource::Default || mean.len() != channels {
+        return Ok(Vec::new());
+    }
+    let note = format!(
+        "mean {mean:?} and std {std:?}, as {} declares them for these weights (`data.mean` and `data.std` take precedence)",
+        if source == PreprocessingSource::TimmConfig { "config.json" } else { "the weights file" }
+    );
+    let is_usual = (&mean, &std) == (&entry.preprocessing().mean, &entry.preprocessing().std);
+    data.mean.get_or_insert(mean);
+    data.std.get_or_insert(std);
+    Ok(if is_usual { Vec::new() } else { vec![note] })
 }
 
 /// What has to be the same on all machines that train together, in short: not where the data lies, nor on how many threads

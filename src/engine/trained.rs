@@ -1,6 +1,9 @@
 //! A network that has been trained, with everything that its use needs: from a run, or from a file of weights.
 
-use crate::data::{Normalise, Preprocessing};
+use crate::data::Normalise;
+use crate::data::preprocessing::{
+    Preprocessing, PreprocessingOverrides, PreprocessingSource, UsedPreprocessing,
+};
 use crate::error::{Result, TorchContext, failed, usage};
 use crate::experiment::Experiment;
 use crate::models::{self, Head, ModelSpec};
@@ -11,7 +14,7 @@ use crate::net::gates::{gated_blocks, without_blocks};
 use crate::net::precision::Precision;
 use crate::run::checkpoint::Saved;
 use crate::run::{Checkpoint, RunDir};
-use crate::weights::{About, Weights};
+use crate::weights::{About, DeclaredPreprocessing, Weights};
 use std::collections::HashSet;
 use std::path::Path;
 use tch::Device;
@@ -26,7 +29,7 @@ pub struct Trained {
     /// Its weights, on the device.
     pub net: Net,
     /// How images are prepared for it.
-    pub preprocessing: Preprocessing,
+    pub preprocessing: UsedPreprocessing,
     /// Names of its classes, in the order of its logits.
     pub classes: Vec<String>,
     /// Whether the weights came with these names, or they are ImageNet's or mere numbers.
@@ -55,6 +58,7 @@ impl Trained {
         let node = experiment.model.describe(identity.channels as i64, identity.classes.len() as i64)?;
         let preprocessing = experiment.data.preprocessing();
         check_size(&node, &preprocessing)?;
+        let preprocessing = UsedPreprocessing::declared(preprocessing, PreprocessingSource::Run);
         Precision::Fp32.prepare()?;
         let net = Net::build(&node, experiment.seed, device)?;
         if average {
@@ -91,8 +95,9 @@ impl Trained {
     /// When they do not fit it in every tensor.
     pub fn of_weights(weights: &Weights, spec: ModelSpec, device: Device) -> Result<Self> {
         let (entry, _) = models::find(&spec.name)?;
-        let About { classes, preprocessing, .. } = &weights.about;
-        let preprocessing = preprocessing.clone().unwrap_or_else(|| entry.preprocessing());
+        let About { classes, .. } = &weights.about;
+        let declared = DeclaredPreprocessing::of(&weights.path, &weights.about, entry)?;
+        let preprocessing = declared.values;
         // How many classes there are, the classifier's bias says.
         let bias = weights.arrays.get(&format!("{}.bias", entry.classifier()));
         let outputs = bias.map_or(entry.classes, |bias| bias.values.len() as i64);
@@ -103,7 +108,8 @@ impl Trained {
         weights.fill(&net, &spec.name, Head::Keep)?;
         let classes_are_named = classes.len() as i64 == outputs;
         let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
-        let notes = weights.notes.clone();
+        let notes = [weights.notes.as_slice(), &declared.notes].concat();
+        let preprocessing = UsedPreprocessing::declared(preprocessing, declared.source);
         Ok(Self { model: spec.name, node, net, preprocessing, classes, classes_are_named, step: None, notes })
     }
 }
@@ -111,8 +117,19 @@ impl Trained {
 impl Trained {
     /// What turns bytes into the network's input.
     pub fn normalise(&self) -> Normalise {
-        let Preprocessing { mean, std, .. } = &self.preprocessing;
+        let Preprocessing { mean, std, .. } = &self.preprocessing.values;
         Normalise::new(mean, std, self.net.device())
+    }
+
+    /// Changes how images are prepared.
+    ///
+    /// # Errors
+    /// When the network does not take such images.
+    pub fn preprocess_with(&mut self, overrides: &PreprocessingOverrides) -> Result<()> {
+        let changed = overrides.apply(&self.preprocessing.values)?;
+        check_size(&self.node, &changed)?;
+        (self.preprocessing.values, self.preprocessing.flags) = (changed, overrides.flags());
+        Ok(())
     }
 
     /// The same network without some of its SE blocks: `all` of them, those of a stage (`stage5`), or those whose names

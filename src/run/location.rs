@@ -9,10 +9,19 @@ use std::path::{Component, Path, PathBuf};
 ///
 /// A path that JSON cannot hold because it is not UTF-8 stays as it is.
 pub fn absolute(spec: &DataSpec) -> DataSpec {
-    let quarantine = spec.quarantine.as_deref().map(absolute_path);
+    with_paths(spec, absolute_path)
+}
+
+/// The paths of a data specification without links and `..`, where they exist: two that are equal are of the same data.
+pub fn resolved(spec: &DataSpec) -> DataSpec {
+    with_paths(spec, |path| path.canonicalize().unwrap_or_else(|_| absolute_path(path)))
+}
+
+fn with_paths(spec: &DataSpec, of: impl Fn(&Path) -> PathBuf) -> DataSpec {
+    let quarantine = spec.quarantine.as_deref().map(&of);
     match spec.source {
         Source::Synthetic => DataSpec { quarantine, ..spec.clone() },
-        _ => DataSpec { dir: absolute_path(&spec.dir), quarantine, ..spec.clone() },
+        _ => DataSpec { dir: of(&spec.dir), quarantine, ..spec.clone() },
     }
 }
 

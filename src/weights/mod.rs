@@ -13,8 +13,9 @@ pub mod pickle;
 pub mod safetensors;
 pub mod sharded;
 pub mod state_dict;
+pub mod timm;
 
-use crate::data::Preprocessing;
+use crate::data::preprocessing::{Preprocessing, PreprocessingSource};
 use crate::error::{Result, TorchContext, failed};
 use crate::models::{self, Entry, Head, ModelSpec};
 use crate::net::build::{NamedTensor, Net, overwrite};
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tch::Tensor;
+use timm::TimmConfig;
 
 /// A tensor as float32.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,36 @@ pub struct About {
     pub classes: Vec<String>,
     /// How images are prepared.
     pub preprocessing: Option<Preprocessing>,
+}
+
+/// Preprocessing of a file of weights, by the file itself, timm's configuration beside it, or the network's default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeclaredPreprocessing {
+    /// The values.
+    pub values: Preprocessing,
+    /// Who declared them.
+    pub source: PreprocessingSource,
+    /// What was declared and is not done, a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl DeclaredPreprocessing {
+    /// Of the file `path` of the network `entry`, which says `about` itself.
+    ///
+    /// # Errors
+    /// When timm's configuration beside it is damaged.
+    pub fn of(path: &Path, about: &About, entry: &Entry) -> Result<Self> {
+        if let Some(values) = about.preprocessing.clone() {
+            return Ok(Self { values, source: PreprocessingSource::File, notes: Vec::new() });
+        }
+        let default = entry.preprocessing();
+        let config = TimmConfig::beside(path)?;
+        let declared = config.and_then(|config| Some((config.preprocessing(&default)?, config.notes)));
+        Ok(match declared {
+            Some((values, notes)) => Self { values, source: PreprocessingSource::TimmConfig, notes },
+            None => Self { values: default, source: PreprocessingSource::Default, notes: Vec::new() },
+        })
+    }
 }
 
 /// Weights of a network, by our names.
@@ -125,6 +157,19 @@ impl Weights {
         // Which network a file belongs to is no question where it holds no weights at all.
         file::form(path, &file::start(path)?)?;
         Ok(None)
+    }
+
+    /// How images are prepared for the network `entry`, as the file `path` declares it, without its tensors being read.
+    ///
+    /// # Errors
+    /// When the file, or timm's configuration beside it, cannot be read.
+    pub fn preprocessing_in(path: &Path, entry: &Entry) -> Result<DeclaredPreprocessing> {
+        let (mut file, _) = file::open(path)?;
+        let mut about = safetensors::about(&mut file).unwrap_or_default();
+        if about == About::default() && file::form(path, &file::start(path)?)? == Form::Caffe {
+            about.preprocessing = Some(names::caffe_preprocessing(entry));
+        }
+        DeclaredPreprocessing::of(path, &about, entry)
     }
 
     /// From the file's names to ours.
