@@ -5,8 +5,9 @@ mod filled;
 use filled::{doubles, filled_net, input, relative_error, spec, uniform};
 use senet::net::build::{Mode, Net, channels_last};
 use senet::net::plan::InferencePlan;
-use senet::net::{Conv, add, identity, seq};
+use senet::net::{Conv, add, identity, relu, seq};
 use senet::torch_ext::excite::excite_add_relu;
+use senet::torch_ext::host::normalise;
 use senet::torch_ext::norm::{BatchNorm, batch_norm_relu};
 use senet::torch_ext::{grouped, has_own_convolutions, winograd};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -428,6 +429,83 @@ fn what_does_not_suit_our_convolutions_is_refused() {
     let conv = square_conv(32, 24, 1);
     assert!(winograd::convolve(&conv, &x, &filters(&[24, 32, 3, 3]), None).is_err(), "a part of a block");
     assert!(winograd::convolve(&conv, &x, &filters(&[32, 16, 3, 3]), None).is_err(), "fewer channels");
+}
+
+#[test]
+fn tensors_that_do_not_fit_our_operators_are_refused() {
+    let values = |count: i64, kind: Kind| Tensor::ones([count], (kind, Device::Cpu));
+    let x = channels_last(&centred("x", &[2, 32, 5, 5])).unwrap();
+    for (gamma, beta, mean, variance) in
+        [(31, 32, 32, 32), (32, 64, 32, 32), (32, 32, 1, 32), (32, 32, 32, 0)]
+    {
+        let norm = BatchNorm {
+            gamma: values(gamma, Kind::Float),
+            beta: values(beta, Kind::Float),
+            mean: values(mean, Kind::Float),
+            variance: values(variance, Kind::Float),
+        };
+        assert!(batch_norm_relu(&x, &norm, 0.1, 1e-5, true, None).is_err(), "{norm:?}");
+    }
+    let of = |kind: Kind| BatchNorm {
+        gamma: values(32, Kind::Float),
+        beta: values(32, kind),
+        mean: values(32, Kind::Float),
+        variance: values(32, Kind::Float),
+    };
+    assert!(batch_norm_relu(&x, &of(Kind::Double), 0.1, 1e-5, true, None).is_err(), "a shift in float64");
+    assert!(batch_norm_relu(&x, &of(Kind::Float), 0.1, 1e-5, true, None).is_ok());
+
+    let fc = |outputs: i64, inputs: i64| centred("w", &[outputs, inputs, 1, 1]);
+    for (outputs, shortcut, fits) in [
+        (32, [2, 32, 5, 5], true),
+        (16, [2, 32, 5, 5], false),
+        (64, [2, 32, 5, 5], false),
+        (32, [1, 32, 5, 5], false),
+    ] {
+        let shortcut = channels_last(&centred("shortcut", &shortcut)).unwrap();
+        let (w1, w2) = (fc(2, 32), fc(outputs, 2));
+        let excited = |u: &Tensor| excite_add_relu(u, &shortcut, (&w1, None), (&w2, None));
+        assert_eq!(excited(&x).is_ok(), fits, "{outputs} gates, shortcut {:?}", shortcut.size());
+        assert_eq!(
+            no_grad(|| excited(&x.copy())).is_ok(),
+            fits,
+            "{outputs} gates, shortcut {:?}",
+            shortcut.size()
+        );
+    }
+
+    let pixels = Tensor::zeros([1, 2, 2, 3], (Kind::Uint8, Device::Cpu));
+    let normalised = |factors: i64, offsets: i64, kind: Kind| {
+        normalise(&pixels, &values(factors, Kind::Float), &values(offsets, kind)).is_ok()
+    };
+    assert!(
+        normalised(3, 3, Kind::Float) && !normalised(3, 1, Kind::Float) && !normalised(1, 3, Kind::Float)
+    );
+    assert!(!normalised(3, 3, Kind::Double));
+
+    if has_own_convolutions() {
+        // Groups so wide that the way of many channels would be taken, which has none.
+        let x = channels_last(&centred("x", &[4, 288, 9, 9])).unwrap();
+        let weight = centred("w", &[288, 144, 3, 3]);
+        assert!(winograd::convolve(&square_conv(288, 288, 2), &x, &weight, None).is_err());
+    }
+}
+
+#[test]
+fn a_branch_that_is_only_its_se_block_leaves_its_input_as_it_is() {
+    let se = senet::net::se::SeSpec::default();
+    let inner = seq("inner", [add(se.after(identity(), [32, 32]), identity()), relu()]);
+    let net = Net::build(&add(inner, identity()), 3, Device::Cpu).unwrap();
+    let x = channels_last(&centred("x", &[2, 32, 5, 5])).unwrap();
+    let before = doubles(&x);
+    let recorded = doubles(&net.forward(&x.set_requires_grad(true), Mode::Eval).unwrap());
+    let x = x.detach();
+    let plain = no_grad(|| net.forward(&x, Mode::Eval)).unwrap();
+    let planned = InferencePlan::new(&net).unwrap().forward(&x).unwrap();
+    assert!(doubles(&x) == before, "the input was overwritten");
+    for other in [plain, planned] {
+        assert!(relative_error(&doubles(&other), &recorded) < 1e-6);
+    }
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn every_network_trains_a_step_and_evaluates() {
         let spec = ModelSpec::named(&name);
         let net = Net::build(&spec.describe(3, CLASSES).unwrap(), 1, Device::Cpu).unwrap();
         let described = params(&spec.describe(3, CLASSES).unwrap());
+        assert_eq!(net.tensors().len(), described.len(), "{name}");
         for (named, param) in net.tensors().iter().zip(&described) {
             assert_eq!((&named.param, named.tensor.size()), (param, param.shape.clone()), "{name}");
         }

@@ -320,12 +320,17 @@ fn arrange(layers: &mut Vec<Layer>) {
 /// The layers of relu(branch(x) + shortcut(x)): one, where the branch ends with an SE block.
 fn excite_add(mut branch: Vec<Layer>, shortcut: Vec<Layer>, drop_path: f64) -> Vec<Layer> {
     match branch.pop() {
-        Some(Layer::Scale { name, features, gate }) if features.is_empty() => match se_fcs(gate) {
-            Ok((fc1, fc2)) => {
-                return vec![Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut, drop_path }];
+        // The operator overwrites what the layers before it make, which the block's input is not.
+        Some(Layer::Scale { name, features, gate })
+            if features.is_empty() && branch.last().is_some_and(Layer::makes_its_output) =>
+        {
+            match se_fcs(gate) {
+                Ok((fc1, fc2)) => {
+                    return vec![Layer::ExciteAddRelu { name, branch, fc1, fc2, shortcut, drop_path }];
+                }
+                Err(gate) => branch.push(Layer::Scale { name, features, gate }),
             }
-            Err(gate) => branch.push(Layer::Scale { name, features, gate }),
-        },
+        }
         last => branch.extend(last),
     }
     vec![Layer::Add { branch, shortcut, drop_path }, Layer::Relu { in_place: true }]
@@ -416,6 +421,11 @@ impl Layer {
     /// Whether its output was made by it and is not needed for its gradient.
     fn output_is_free(&self) -> bool {
         matches!(self, Layer::Conv(_) | Layer::Linear { .. } | Layer::Add { .. } | Layer::Concat(_))
+    }
+
+    /// Whether its output shares no memory with what came into it, or only with what was made for it.
+    fn makes_its_output(&self) -> bool {
+        self.output_is_free() || matches!(self, Layer::BatchNorm { .. } | Layer::Relu { .. })
     }
 
     pub(super) fn forward(&self, mut x: Tensor, pass: Pass<'_>) -> Result<Tensor, TchError> {

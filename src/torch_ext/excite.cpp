@@ -97,6 +97,9 @@ Gate gate(const Tensor &u, const Tensor &w1, const Bias &b1, const Tensor &w2, c
   gate.z = channel_means(u);
   gate.hidden = at::linear(gate.z, as_matrix(w1), b1).relu_();
   gate.s = at::linear(gate.hidden, as_matrix(w2), b2).sigmoid_();
+  // What follows reads a row of floats of each for each row of u.
+  TORCH_CHECK(senet::is_plain_row(gate.s, u.size(0) * u.size(1)) && gate.s.size(1) == u.size(1),
+              "an SE block of ", gate.s.size(-1), " gates for a map of ", u.size(1), " channels");
   return gate;
 }
 
@@ -164,6 +167,7 @@ int senet_excite_add_relu(const Tensor *u, const Tensor *shortcut, const Tensor 
   return senet::guarded([&] {
     const senet::Recorded recorded("senet::ExciteAddRelu");
     const Bias first = senet::optional(b1), second = senet::optional(b2);
+    TORCH_CHECK(u->sizes() == shortcut->sizes(), "a shortcut of ", shortcut->sizes(), " for a map of ", u->sizes());
     if (!senet::is_plain_map(*u) || !senet::is_plain_map(*shortcut)) {
       senet::hand_over(composed(*u, *shortcut, *w1, first, *w2, second), out);
     } else if (at::GradMode::is_enabled()) {

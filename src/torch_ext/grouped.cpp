@@ -203,7 +203,7 @@ Tensor convolve(const Tensor &x, const Tensor &filters, int64_t stride, const st
   TORCH_CHECK(filters.dim() == 4 && filters.size(0) * filters.size(3) == x.size(1) && filters.size(1) == 9 &&
                   is_possible(x.size(1), filters.size(2)) && filters.is_contiguous(),
               "filters that do not fit the map");
-  TORCH_CHECK(!bias || (bias->is_contiguous() && bias->numel() == x.size(1)), "a bias that does not fit the map");
+  TORCH_CHECK(filters.device().is_cpu() && (!bias || senet::is_plain_row(*bias, x.size(1))), "a bias that does not fit the map");
   const Task task(x, filters.size(2), stride);
   const int64_t height = task.out_height(), width = task.out_width();
   Tensor y = at::empty({task.images, task.channels, height, width}, x.options(), at::MemoryFormat::ChannelsLast);

@@ -47,9 +47,16 @@ int senet_host_bytes(const int64_t *shape, size_t dimensions, int pinned, at::Te
 int senet_normalise_bytes(const at::Tensor *pixels, const at::Tensor *factor, const at::Tensor *offset,
                           at::Tensor **out) {
   return guarded([&] {
-    TORCH_CHECK(pixels->is_contiguous() && pixels->scalar_type() == at::kByte && pixels->device().is_cpu());
-    const int64_t channels = factor->numel();
-    TORCH_CHECK(channels > 0 && PATTERN % channels == 0 && pixels->size(-1) == channels);
+    TORCH_CHECK(pixels->is_contiguous() && pixels->scalar_type() == at::kByte && pixels->device().is_cpu() &&
+                    pixels->dim() == 4,
+                "not images in main memory");
+    const int64_t channels = pixels->size(-1);
+    TORCH_CHECK(channels > 0 && PATTERN % channels == 0, "images of ", channels, " channels");
+    for (const at::Tensor *values : {factor, offset}) {
+      TORCH_CHECK(values->device().is_cpu() && values->scalar_type() == at::kFloat && values->dim() == 1 &&
+                      values->numel() == channels,
+                  "factors and offsets that do not fit ", channels, " channels");
+    }
     const at::Tensor factors = factor->repeat({PATTERN / channels}).contiguous();
     const at::Tensor offsets = offset->repeat({PATTERN / channels}).contiguous();
     at::Tensor floats = at::empty(pixels->sizes(), pixels->options().dtype(at::kFloat));

@@ -97,11 +97,9 @@ pub fn library_path() -> Option<String> {
     (!path.is_null()).then(|| text(path))
 }
 
-/// Asks libtorch for huge pages, and says whether the process keeps large memory blocks: glibc's malloc is told to, the
-/// program's jemalloc does.
-///
-/// Call it first thing in `main`: libtorch reads its part once, at its first allocation.
+/// Returns whether the process keeps large memory blocks: jemalloc does by its options, glibc's malloc is told to here.
+/// (libtorch is asked for huge pages before `main`.)
 pub fn keep_large_blocks() -> bool {
-    // SAFETY: called before any other thread exists, so changing the environment races with nobody.
+    // SAFETY: no arguments, no exceptions; both allocators take options from any thread.
     unsafe { senet_keep_large_blocks() != 0 }
 }

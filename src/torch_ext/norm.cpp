@@ -283,6 +283,10 @@ int senet_batch_norm_relu(const Tensor *x, const Tensor *gamma, const Tensor *be
     const senet::Recorded recorded("senet::BatchNormRelu");
     const Peers peers = group == nullptr ? Peers() : group->group;
     if (senet::is_plain_map(*x) && gamma->scalar_type() == at::kFloat) {
+      for (const Tensor *values : {gamma, beta, running_mean, running_var}) {
+        TORCH_CHECK(senet::is_plain_row(*values, x->size(1)), "batch normalisation of ", values->sizes(), " ",
+                    values->scalar_type(), " values for a map of ", x->size(1), " channels");
+      }
       senet::hand_over(
           BatchNormRelu::apply(*x, *gamma, *beta, *running_mean, *running_var, momentum, epsilon, relu != 0, peers),
           out);

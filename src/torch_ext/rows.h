@@ -18,6 +18,11 @@ inline bool is_plain_map(const at::Tensor &x) {
          x.is_contiguous(at::MemoryFormat::ChannelsLast);
 }
 
+// Whether its values can be read as `count` floats, one behind the other.
+inline bool is_plain_row(const at::Tensor &x, int64_t count) {
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() == count && x.is_contiguous();
+}
+
 // `groups` groups of `rows` rows each, every group cut so that all threads have work.
 struct Pieces {
   int64_t groups, rows, channels, per_group;

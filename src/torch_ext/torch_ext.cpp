@@ -47,12 +47,16 @@ const char *senet_library_path() {
   return dladdr(reinterpret_cast<void *>(&at::get_num_threads), &info) != 0 ? info.dli_fname : nullptr;
 }
 
+// c10 reads this once, at its first allocation. Set before main, while there is one thread: later, another could be
+// reading the environment at the same time.
+__attribute__((constructor)) static void ask_for_huge_pages() {
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+}
+
 // A training step frees and asks again for hundreds of megabytes. Returned to the kernel each time, every page would be
 // faulted in anew; kept and on huge pages they cost nothing the second time. The program's allocator, jemalloc, is
 // told to keep them; where malloc is glibc's (in tests), it is told to. Says whether they are kept.
-// Must run before libtorch allocates: c10 reads THP_MEM_ALLOC_ENABLE once.
 int senet_keep_large_blocks() {
-  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
   if (mallctl != nullptr) {
     ssize_t decay_ms = 0;
     size_t size = sizeof(decay_ms);

@@ -410,11 +410,14 @@ Tensor convolve(const Tensor &x, const Tensor &weight, int64_t groups, const std
                   are_blocks(x.size(1), groups) && are_blocks(weight.size(3), groups),
               "weights that do not fit the map");
   const int64_t c_out = weight.size(3);
-  TORCH_CHECK(!bias || (bias->is_contiguous() && bias->numel() == c_out), "a bias that does not fit the weights");
-  TORCH_CHECK(!other || (other->size(1) == c_out && other->numel() / c_out == x.numel() / x.size(1)),
+  TORCH_CHECK(weight.device().is_cpu() && (!bias || senet::is_plain_row(*bias, c_out)),
+              "a bias that does not fit the weights");
+  TORCH_CHECK(!other || (senet::is_plain_map(*other) && other->size(1) == c_out && other->size(0) == x.size(0) &&
+                         other->size(2) == x.size(2) && other->size(3) == x.size(3)),
               "maps of different sizes cannot be added");
   const Epilogue then{values(bias), values(other), relu};
   const Task task{*kernels(), Grid(x), x.size(1), weight.size(3), groups};
+  TORCH_CHECK(groups == 1 || is_narrow(task), "groups of more channels than one thread takes through at a time");
   Tensor y = at::empty({x.size(0), task.c_out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
   (is_narrow(task) ? convolve_narrow : convolve_wide)(task, x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
                                                       then, y.data_ptr<float>());

@@ -62,7 +62,7 @@ impl Basis {
 
     fn new(base: &Experiment, input: Shape, classes: i64, [train, eval]: [usize; 2], data: String) -> Self {
         let Experiment { train: spec, model, .. } = base;
-        let steps_per_epoch = train.div_ceil(spec.samples_per_step()) as u64;
+        let steps_per_epoch = base.steps_per_epoch(train);
         let epochs = spec.duration.steps(steps_per_epoch, 0) as f64 / steps_per_epoch as f64;
         let biases = if model.se.bias { "with biases" } else { "without biases" };
         let recipe = format!(
@@ -77,7 +77,7 @@ impl Basis {
             channels: input.channels,
             size: input.height,
             classes,
-            trained_samples: epochs * train as f64,
+            trained_samples: epochs * base.data.sampling.draws(train) as f64,
             evaluated_samples: epochs.ceil() * eval as f64,
             setting: vec![data, recipe],
         }
