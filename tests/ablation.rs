@@ -355,7 +355,8 @@ fn ablate_as_it_stands_and_once_more() {
     }
     assert!(!first.stdout.contains("epoch 1/2") && first.stderr.contains("epoch 1/2"), "{first:?}");
     let comparison = only_run(&sandbox);
-    let files = ["results.csv", "results.html", "results.json", "results.md", "rows", "sweep.json"];
+    let files =
+        [".sweep.lock", "results.csv", "results.html", "results.json", "results.md", "rows", "sweep.json"];
     assert_eq!(sandbox.list(&comparison), files);
     let results = sandbox.read(&format!("{comparison}/results.json"));
     let saved: Value = serde_json::from_slice(&results).unwrap();

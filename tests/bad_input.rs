@@ -345,6 +345,19 @@ fn a_checkpoint_of_another_network() {
         sandbox.succeed(&format!("train {TINY} --out {other} {settings}"));
         fs::remove_dir_all(sandbox.path("run/checkpoints")).unwrap();
         sandbox.copy(&format!("{other}/checkpoints"), "run/checkpoints");
+        let parts = ["run/checkpoints/last is the checkpoint of another run", "hint: restore"];
+        for command in ["eval run", "train --resume run"] {
+            refused(&sandbox, command, 1, &parts);
+        }
+        // As older versions saved it: without the run's id and without a checksum.
+        for checkpoint in ["last", "best"] {
+            let path = format!("run/checkpoints/{checkpoint}/state.json");
+            let mut state = sandbox.read_json(&path);
+            for key in ["run", "sha256"] {
+                state.as_object_mut().unwrap().remove(key).unwrap();
+            }
+            sandbox.write(&path, state.to_string());
+        }
         let parts =
             ["run/checkpoints/last/model.safetensors belongs to another network", complaint, "hint: `model`"];
         for command in ["eval run", "train --resume run"] {

@@ -31,7 +31,15 @@ fn train_then_eval_as_they_stand() {
     assert!(!sandbox.succeed("eval").stdout.contains("top-5"));
 
     // What a run leaves behind.
-    let written = ["checkpoints", "config.json", "events.jsonl", "provenance.jsonl", "result.json"];
+    let written = [
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "events.jsonl",
+        "provenance.jsonl",
+        "result.json",
+        "run.json",
+    ];
     assert_eq!(sandbox.list(&run), written);
     assert_eq!(
         sandbox.list(&format!("{run}/checkpoints/best")),

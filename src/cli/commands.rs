@@ -24,7 +24,7 @@ use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
 use crate::report::event::Evaluation;
 use crate::report::table::{Table, grouped};
-use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, checkpoint, location};
+use crate::run::{Checkpoint, LogSpec, Provenance, RunDir, RunLock, location};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ impl Found {
                         .hint("senet train CONFIG --out runs/first --resume auto")
                         .into());
                 };
-                if path.exists() { Self::begun(args, &RunDir::open(path)?) } else { Ok(new(asked)) }
+                if RunDir::is_vacant(path) { Ok(new(asked)) } else { Self::begun(args, &RunDir::open(path)?) }
             }
         }
     }
@@ -150,17 +150,22 @@ impl Found {
         experiment.threads = args.experiment.threads.or(experiment.threads);
         experiment.log.tensorboard |= args.tensorboard;
         // A run that broke before its first checkpoint begins anew, in the folder that it has already.
-        let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
+        let resume = run.has_checkpoint();
         Ok(Self { experiment, run: Some(run.path().to_path_buf()), resume })
     }
 
     /// Its folder, made where there is none.
-    fn folder(&self, args: &TrainArgs, setup: &Setup, asked: Option<&Experiment>) -> Result<PathBuf> {
+    fn folder(
+        &self,
+        args: &TrainArgs,
+        setup: &Setup,
+        asked: Option<&Experiment>,
+    ) -> Result<(RunDir, RunLock)> {
         match (&self.run, asked) {
             (None, _) => {
                 let name = &setup.experiment.name;
                 let path = args.out.clone().unwrap_or_else(|| RunDir::fresh_path(Path::new(RUNS), name));
-                Ok(RunDir::create(&path, &setup.experiment)?.path().to_path_buf())
+                RunDir::create(&path, &setup.experiment)
             }
             (Some(path), Some(asked)) => {
                 let mut asked = asked.clone();
@@ -184,11 +189,20 @@ impl Found {
                         .hint("name another folder, or `--resume RUN` alone goes on as it was")
                         .into());
                 }
-                Ok(path.clone())
+                locked(path)
             }
-            (Some(path), None) => Ok(path.clone()),
+            (Some(path), None) => locked(path),
         }
     }
+}
+
+/// An earlier run, with the right to train it.
+fn locked(path: &Path) -> Result<(RunDir, RunLock)> {
+    let run = RunDir::open(path)?;
+    let lock = run.lock()?;
+    let warnings = lock.warning.iter().cloned().chain(run.edits_warning()?);
+    warnings.for_each(|warning| note(&format!("warning: {warning}")));
+    Ok((run, lock))
 }
 
 /// Keys with the values of a run and those that are asked for now; the first few of many.
@@ -205,7 +219,7 @@ fn listed(different: &[Difference]) -> String {
 }
 
 /// What a run needs, its folder, and whether it goes on from a checkpoint: what rank 0 finds, checked on all ranks.
-fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, bool)> {
+fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, bool, Option<RunLock>)> {
     let way = Way::of(args);
     if let Way::GoOn(_) = way {
         check_alone(args)?;
@@ -223,7 +237,12 @@ fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, 
         experiment.data.threads = asked.data.threads;
     }
     let mut setup = Setup::for_training_by(experiment, collective)?;
-    let path = collective.from_main(|| found.folder(args, &setup, asked.as_ref()))?;
+    let mut lock = None;
+    let path = collective.from_main(|| {
+        let (run, held) = found.folder(args, &setup, asked.as_ref())?;
+        lock = Some(held);
+        Ok(run.path().to_path_buf())
+    })?;
     if let (Some(_), Some(asked)) = (&found.run, asked) {
         setup.experiment.log = asked.log;
     }
@@ -232,7 +251,7 @@ fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, 
     } else {
         RunDir::of_another(&folder_as_asked(args, path)?)
     };
-    Ok((setup, run, found.resume))
+    Ok((setup, run, found.resume, lock))
 }
 
 /// The run's folder as a rank other than 0 takes it: its own arguments' where they name one; else what rank 0 `told`, where
@@ -318,7 +337,7 @@ fn train_as(
     stop: &StopFlag,
     log: &mut Option<File>,
 ) -> Result<u8> {
-    let (setup, run, resume) = prepare(args, collective)?;
+    let (setup, run, resume, _lock) = prepare(args, collective)?;
     let is_main = collective.is_main();
     // In a list: an option by itself would look like a rank 0 that says nothing.
     let [finished] = collective.from_main(|| Ok([train::finished(&run, &setup.experiment)?]))?;

@@ -12,7 +12,6 @@ use crate::net::build::{Net, overwrite};
 use crate::net::cost::{Shape, cost, count};
 use crate::net::gates::{gated_blocks, without_blocks};
 use crate::net::precision::Precision;
-use crate::run::checkpoint::Saved;
 use crate::run::{Checkpoint, RunDir};
 use crate::weights::{About, DeclaredPreprocessing, Weights};
 use std::collections::HashSet;
@@ -53,7 +52,9 @@ impl Trained {
         average: bool,
         device: Device,
     ) -> Result<(Self, Option<String>)> {
-        let (saved, warning) = Saved::open(&run.checkpoint(which))?;
+        let (saved, warning) = run.saved(which)?;
+        let warnings: Vec<String> = run.edits_warning()?.into_iter().chain(warning).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let identity = saved.identity();
         let node = experiment.model.describe(identity.channels as i64, identity.classes.len() as i64)?;
         let preprocessing = experiment.data.preprocessing();

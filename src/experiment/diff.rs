@@ -4,6 +4,7 @@ use super::Experiment;
 use crate::error::Result;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::fmt;
 
 /// A key with different values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +17,24 @@ pub struct Difference {
     /// Its value in the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text =
+            |value: &Option<Value>| value.as_ref().map_or_else(|| "not set".to_string(), Value::to_string);
+        write!(f, "`{}` {} → {}", self.key, text(&self.a), text(&self.b))
+    }
+}
+
+/// Some differences in a line; of many the first few.
+pub fn listed(differences: &[Difference]) -> String {
+    const SHOWN: usize = 5;
+    let mut lines: Vec<String> = differences.iter().take(SHOWN).map(Difference::to_string).collect();
+    if let Some(more) = differences.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join(", ")
 }
 
 /// The keys in which `b` differs from `a`, in the order of the configuration; lists are one value.

@@ -1,9 +1,10 @@
 //! A checkpoint: everything that a run needs to go on as if it had never stopped.
 //!
 //! It is a folder of three files, or four with a moving average, written beside its place and then renamed into it, so
-//! that a reader finds a whole checkpoint or the one before. `state.json` holds sizes and hashes of the others; what
-//! does not match is refused. A [`Snapshot`] is taken between two steps; a [`Writer`] writes it while training goes on.
+//! that a reader finds a whole checkpoint or the one before. `state.json` holds sizes and hashes of the others, its own
+//! checksum, and the id of its run; what does not match is refused. A [`Snapshot`] is taken between two steps; a [`Writer`] writes it while training goes on.
 
+use super::sealed::{self, Checksum};
 use crate::data::Preprocessing;
 use crate::error::{Result, TorchContext, failed, usage};
 use crate::files;
@@ -43,6 +44,8 @@ pub struct Identity<'a> {
     pub classes: &'a [String],
     /// How images are prepared; checkpoints of older versions do not say.
     pub preprocessing: Option<&'a Preprocessing>,
+    /// Id of the run; checkpoints of older versions do not say.
+    pub run: Option<&'a str>,
 }
 
 /// How far a run has come.
@@ -79,6 +82,9 @@ struct State {
     classes: Vec<String>,
     #[serde(default)]
     preprocessing: Option<Preprocessing>,
+    /// Id of the run; checkpoints of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
     progress: Progress,
     /// Checkpoints of older versions do not say: theirs is SGD, with as many updates as steps.
     #[serde(default)]
@@ -135,6 +141,10 @@ pub struct CheckpointSpec {
     #[schemars(range(min = 1, max = MAX_KEPT))]
     pub keep: usize,
 }
+
+/// Attempts to read a checkpoint that may be replaced meanwhile, and the time between them.
+const TRIES: usize = 3;
+const RETRY_EVERY: Duration = Duration::from_millis(30);
 
 /// Most checkpoints before the newest.
 const MAX_KEPT: usize = 1000;
@@ -198,7 +208,7 @@ impl Snapshot {
     /// # Errors
     /// When there is not enough of it.
     pub fn take(identity: Identity<'_>, parts: Parts<'_>, progress: &Progress) -> Result<Self> {
-        let Identity { model, channels, classes, preprocessing } = identity;
+        let Identity { model, channels, classes, preprocessing, run } = identity;
         let about = About {
             model: Some(model.to_string()),
             classes: classes.to_vec(),
@@ -222,6 +232,7 @@ impl Snapshot {
             channels,
             classes: classes.to_vec(),
             preprocessing: preprocessing.cloned(),
+            run: run.map(str::to_string),
             progress: progress.clone(),
             optim: Some(optim),
             scaler: scaler.cloned(),
@@ -239,7 +250,7 @@ impl Snapshot {
             files.push((*name, bytes));
         }
         // Last, as it vouches for the others.
-        files.push((STATE, serde_json::to_vec_pretty(&self.state)?));
+        files.push((STATE, sealed::document(&self.state)?));
         let (state, marks) = (&files[files.len() - 1].1, &self.state.files);
         places.iter().try_for_each(|place| match holds(&place.dir, marks) {
             // The same weights a little later, as after an evaluation: no reason to move earlier checkpoints on.
@@ -303,11 +314,11 @@ impl Drop for Writer {
 
 /// Whether the checkpoint `dir` has files of these marks, undamaged.
 fn holds(dir: &Path, marks: &BTreeMap<String, FileMark>) -> bool {
-    let state = fs::read(dir.join(STATE)).ok().and_then(|state| serde_json::from_slice::<State>(&state).ok());
+    let state = fs::read(dir.join(STATE)).ok().and_then(|state| sealed::parse::<State>(&state).ok());
     let is_whole = |(name, mark): (&String, &FileMark)| {
         fs::read(dir.join(name)).is_ok_and(|bytes| FileMark::of(&bytes) == *mark)
     };
-    state.is_some_and(|state| state.files == *marks) && marks.iter().all(is_whole)
+    state.is_some_and(|(state, _)| state.files == *marks) && marks.iter().all(is_whole)
 }
 
 /// Puts a folder of these files in its place; what was there is kept as `dir.previous`, what was that before as
@@ -375,28 +386,41 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Opens the checkpoint `dir`, or the newest before it that is whole where `dir` is missing or damaged; the second
-    /// value then says why.
+    /// Opens the checkpoint `dir` of the run with this id, or the newest intact one before it where `dir` is missing, damaged
+    /// or another run's; the second value then says why.
     ///
     /// # Errors
-    /// When neither is whole.
-    pub fn open(dir: &Path) -> Result<(Self, Option<String>)> {
-        match Self::open_exactly(dir) {
-            Ok(saved) => Ok((saved, None)),
-            Err(error) => {
-                let mut earlier = earlier_than(dir).take(MAX_KEPT).filter(|dir| dir.exists());
-                match earlier.find_map(|dir| Self::open_exactly(&dir).ok()) {
-                    Some(saved) => {
-                        let step = saved.progress().step;
-                        Ok((saved, Some(format!("{error:#}; using an earlier one, of step {step}"))))
-                    }
-                    None => Err(error),
+    /// When none is intact.
+    pub fn open(dir: &Path, run: Option<&str>) -> Result<(Self, Option<String>)> {
+        let mut tries = 1;
+        let error = loop {
+            match Self::open_exactly(dir, run) {
+                Ok((saved, Checksum::Valid)) => return Ok((saved, None)),
+                Ok((saved, Checksum::Missing)) => {
+                    let path = dir.join(STATE);
+                    let message =
+                        format!("{} has no checksum: an older version of senet saved it", path.display());
+                    return Ok((saved, Some(message)));
                 }
+                // A process that trains the run may be replacing it at this moment.
+                Err(_) if tries < TRIES => {
+                    tries += 1;
+                    thread::sleep(RETRY_EVERY);
+                }
+                Err(error) => break error,
             }
+        };
+        let mut earlier = earlier_than(dir).take(MAX_KEPT).filter(|dir| dir.exists());
+        match earlier.find_map(|dir| Self::open_exactly(&dir, run).ok()) {
+            Some((saved, _)) => {
+                let step = saved.progress().step;
+                Ok((saved, Some(format!("{error:#}; using an earlier one, of step {step}"))))
+            }
+            None => Err(error),
         }
     }
 
-    fn open_exactly(dir: &Path) -> Result<Self> {
+    fn open_exactly(dir: &Path, run: Option<&str>) -> Result<(Self, Checksum)> {
         let state_file = dir.join(STATE);
         if !state_file.is_file() {
             return Err(failed(format!("no checkpoint in {}", dir.display()))
@@ -407,15 +431,24 @@ impl Saved {
             failed(format!("{} is damaged: {what}", file.display()))
                 .hint("copy the checkpoint from a backup; `checkpoints/best` may still be whole")
         };
-        let state: State = serde_json::from_slice(&files::read(&state_file)?)
-            .map_err(|error| damaged(&state_file, &error.to_string()))?;
+        let (state, checksum): (State, _) =
+            sealed::parse(&files::read(&state_file)?).map_err(|what| damaged(&state_file, &what))?;
+        if let (Some(wanted), Some(found)) = (run, &state.run)
+            && wanted != found
+        {
+            let message = format!(
+                "{} is the checkpoint of another run: its id is {found}, this run's is {wanted}",
+                dir.display()
+            );
+            return Err(failed(message).hint("restore the checkpoint that belongs to the run").into());
+        }
         for (name, mark) in &state.files {
             let path = dir.join(name);
             if FileMark::of(&files::read(&path)?) != *mark {
                 return Err(damaged(&path, "it is not what was saved").into());
             }
         }
-        Ok(Self { dir: dir.to_path_buf(), state })
+        Ok((Self { dir: dir.to_path_buf(), state }, checksum))
     }
 
     /// How far the run had come.
@@ -430,8 +463,9 @@ impl Saved {
 
     /// What the weights belong to.
     pub fn identity(&self) -> Identity<'_> {
-        let State { model, channels, classes, preprocessing, .. } = &self.state;
-        Identity { model, channels: *channels, classes, preprocessing: preprocessing.as_ref() }
+        let State { model, channels, classes, preprocessing, run, .. } = &self.state;
+        let (preprocessing, run) = (preprocessing.as_ref(), run.as_deref());
+        Identity { model, channels: *channels, classes, preprocessing, run }
     }
 
     /// Fills `net`; nothing is changed unless everything fits.

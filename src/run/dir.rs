@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUN/config.json       the resolved configuration          RUN/events.jsonl   one line an event
+//! RUN/run.json          its id and first configuration      RUN/.lock          held by the process that trains it
 //! RUN/provenance.jsonl  one line a start                    RUN/result.json    written when the run is done
 //! RUN/not-finite-N.json the samples of a step whose numbers are not finite
 //! RUN/checkpoints/last/ RUN/checkpoints/best/               model.safetensors, optim.safetensors, state.json,
@@ -9,18 +10,20 @@
 //! RUN/tensorboard/      files of events, one a start (`log.tensorboard`)
 //! ```
 
+use super::checkpoint::Saved;
 use super::history::{EVENTS, STARTS};
-use super::{Provenance, location, timestamp};
-use crate::error::{Result, failed, usage};
+use super::identity::{self, RUN};
+use super::{Provenance, RunLock, checkpoint, location, sealed, timestamp};
+use crate::error::{Result, failed, problem, usage};
 use crate::experiment::{Experiment, load};
 use crate::files;
 use crate::report::event::Event;
-use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -40,45 +43,59 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder of a new run, which appears with its configuration in it: whoever else looks, or comes after a
-    /// kill, finds a run or none. (A folder that is there already, and empty, is filled at its place.)
+    /// Creates the folder of a new run, which appears with its configuration in it: whoever else looks, or comes after a
+    /// kill, finds a run or none. A folder that exists and is vacant, such as a mounted volume, is filled in place, the
+    /// configuration last. The run is locked for as long as the second value lives.
     ///
     /// # Errors
-    /// When the folder exists and is not empty, or cannot be written.
-    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self> {
-        let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied || path.is_file() {
-            let resumable = path.join(CONFIG).is_file();
-            let hint = if resumable {
-                format!(
-                    "`senet train --resume {}` continues it; another `--out` starts a new run",
-                    path.display()
-                )
-            } else {
-                "choose another `--out`; nothing is overwritten".to_string()
-            };
-            return Err(usage(format!("{} exists already", path.display())).hint(hint).into());
-        }
+    /// When the folder exists and is not vacant, or cannot be written.
+    pub fn create(path: &Path, experiment: &Experiment) -> Result<(Self, RunLock)> {
+        check_vacant(path)?;
         let run = Self { path: path.to_path_buf() };
-        run.make(experiment).map_err(|error| {
-            failed(format!("{error:#}")).hint("`--out` must name a folder that can be made and written")
+        let lock = run.make(experiment).map_err(|error| match check_vacant(path) {
+            // Another process was quicker.
+            Err(occupied) => occupied,
+            Ok(()) if problem(&error).is_some_and(|problem| problem.hint.is_some()) => error,
+            Ok(()) => failed(format!("{error:#}"))
+                .hint("`--out` must name a folder that can be made and written")
+                .into(),
         })?;
-        Ok(run)
+        Ok((run, lock))
     }
 
-    fn make(&self, experiment: &Experiment) -> Result<()> {
+    fn make(&self, experiment: &Experiment) -> Result<RunLock> {
         let experiment = Experiment { data: location::absolute(&experiment.data), ..experiment.clone() };
-        let fill = |path: &Path| {
-            files::create_dir(&path.join(CHECKPOINTS))?;
-            write_json(&path.join(CONFIG), &experiment)
+        let mut lock = None;
+        let mut fill = |folder: &Path| {
+            lock = Some(RunLock::take(folder, &self.path)?);
+            check_vacant(folder)?;
+            identity::create(folder, &experiment)?;
+            files::create_dir(&folder.join(CHECKPOINTS))?;
+            write_json(&folder.join(CONFIG), &experiment)
         };
         if self.path.exists() {
-            return fill(&self.path);
+            fill(&self.path)?;
+        } else {
+            files::create_dir_filled(&self.path, fill).map_err(|error| -> anyhow::Error {
+                // Not of the partial folder, which nobody has asked for.
+                let (path, cause) = (self.path.display(), error.root_cause());
+                failed(format!("cannot create the folder {path}: {cause}")).into()
+            })?;
         }
-        files::create_dir_filled(&self.path, fill).map_err(|error| {
-            // Not of the partial folder, which nobody has asked for.
-            failed(format!("cannot create the folder {}: {}", self.path.display(), error.root_cause())).into()
-        })
+        Ok(lock.expect("it was filled"))
+    }
+
+    /// Whether a new run can be created at `path`: it does not exist, or holds nothing of anyone's.
+    pub fn is_vacant(path: &Path) -> bool {
+        check_vacant(path).is_ok()
+    }
+
+    /// Locks the run: no other process trains it for as long as the value lives.
+    ///
+    /// # Errors
+    /// When another process has it, which is named, or the folder cannot be written.
+    pub fn lock(&self) -> Result<RunLock> {
+        RunLock::take(&self.path, &self.path)
     }
 
     /// A fresh path below `runs`: `runs/2026-11-24T03-10-00-fashion-mnist`.
@@ -138,6 +155,19 @@ impl RunDir {
             Checkpoint::Last => "last",
             Checkpoint::Best => "best",
         })
+    }
+
+    /// Opens a checkpoint of this run, or the newest intact one before it; the second value then says why.
+    ///
+    /// # Errors
+    /// When none is intact, or all belong to another run.
+    pub fn saved(&self, which: Checkpoint) -> Result<(Saved, Option<String>)> {
+        Saved::open(&self.checkpoint(which), self.id()?.as_deref())
+    }
+
+    /// Whether the run can be resumed from a checkpoint.
+    pub fn has_checkpoint(&self) -> bool {
+        checkpoint::exists(&self.checkpoint(Checkpoint::Last))
     }
 
     /// Where its configuration lies.
@@ -202,7 +232,7 @@ impl RunDir {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write_result(&self, result: &impl Serialize) -> Result<()> {
-        self.write_json(RESULT, result)
+        sealed::write(&self.path.join(RESULT), result)
     }
 
     /// What the run came to, if it is done.
@@ -214,21 +244,74 @@ impl RunDir {
         if !path.is_file() {
             return Ok(None);
         }
-        let value = serde_json::from_slice(&files::read(&path)?);
-        Ok(Some(value.with_context(|| format!("{} is damaged", path.display()))?))
-    }
-
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        write_json(&self.path.join(name), value)
+        sealed::read(&path).map(Some)
     }
 
     fn append(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.path.join(name);
-        let mut line = serde_json::to_vec(value)?;
-        line.push(b'\n');
-        let write = || OpenOptions::new().create(true).append(true).open(&path)?.write_all(&line);
-        write().with_context(|| format!("cannot write {}", path.display()))
+        let line = sealed::line(value)?;
+        let write = || {
+            let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+            end_last_line(&mut file)?;
+            append_whole(&mut file, &line)
+        };
+        write().map_err(|error| files::unwritable(&path, error))
     }
+}
+
+/// Refuses a folder for a new run that has something in it, other than what a file system or a process that was killed
+/// while it created a run leaves there.
+fn check_vacant(path: &Path) -> Result<()> {
+    let is_vacant = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let is_empty_dir = || fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
+        match name.to_string_lossy().as_ref() {
+            "lost+found" | RUN => true,
+            CHECKPOINTS => is_empty_dir(),
+            hidden => hidden.starts_with('.'),
+        }
+    };
+    let entries: Vec<fs::DirEntry> = fs::read_dir(path).into_iter().flatten().flatten().collect();
+    let has = |name: &str| path.join(name).exists();
+    if !path.is_file() && entries.into_iter().all(is_vacant) {
+        return Ok(());
+    }
+    let (path, mut message) = (path.display(), format!("{} exists already", path.display()));
+    let hint = if has(CONFIG) {
+        format!("`senet train --resume {path}` continues it; another `--out` starts a new run")
+    } else if has(CHECKPOINTS) {
+        message = format!("{path} holds checkpoints, but no {CONFIG}");
+        format!("restore {CONFIG} to resume that run; another `--out` starts a new one")
+    } else {
+        "choose another `--out`; nothing is overwritten".to_string()
+    };
+    Err(usage(message).hint(hint).into())
+}
+
+/// Ends the last line of a file of lines, which a process that was killed may have written in part: what cannot be read is
+/// dropped.
+fn end_last_line(file: &mut File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    if last == *b"\n" {
+        return Ok(());
+    }
+    let mut text = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut text, 0)?;
+    let start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    match sealed::check_line(&text[start..]) {
+        Some(_) => append_whole(file, b"\n"),
+        None => file.set_len(start as u64),
+    }
+}
+
+/// Appends all of `bytes` or, where the disk is full, none of them.
+pub(super) fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    file.write_all(bytes).inspect_err(|_| drop(file.set_len(length)))
 }
 
 /// Writes a JSON document for people's eyes as well.

@@ -1,6 +1,6 @@
 //! A run's records read back: what its history tells, and what a run that goes on takes out of it.
 
-use super::{Provenance, RunDir};
+use super::{Provenance, RunDir, sealed};
 use crate::error::Result;
 use crate::files;
 use serde::Deserialize;
@@ -50,7 +50,9 @@ impl RunDir {
         let is_open = |line: &Line| awaits_evaluation && line.event == "epoch" && line.step == Some(step);
         let stays =
             |line: &Line| line.event != "finished" && line.step.is_none_or(|of| of <= step) && !is_open(line);
-        let kept = lines(&history).filter(|line| serde_json::from_slice(line).is_ok_and(|line| stays(&line)));
+        let kept = lines(&history).filter(|line| {
+            sealed::check_line(line).is_some() && serde_json::from_slice(line).is_ok_and(|line| stays(&line))
+        });
         let kept: Vec<u8> = kept.flat_map(|line| [line, b"\n"].concat()).collect();
         if kept == history { Ok(()) } else { files::write_atomic(&path, &kept) }
     }
@@ -104,7 +106,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    Ok(lines(&files::read(path)?).filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(lines(&files::read(path)?)
+        .filter(|line| sealed::check_line(line).is_some())
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -120,7 +125,7 @@ mod tests {
 
     fn run_with(events: &str) -> (TempDir, RunDir) {
         let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::create(&dir.path().join("run"), &Experiment::default()).unwrap();
+        let (run, _lock) = RunDir::create(&dir.path().join("run"), &Experiment::default()).unwrap();
         fs::write(run.path().join(EVENTS), events).unwrap();
         (dir, run)
     }

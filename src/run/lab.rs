@@ -8,6 +8,7 @@
 //! ```
 
 use super::dir::write_json;
+use super::sealed;
 use crate::error::{Result, failed};
 use crate::files;
 use crate::report::comparison::Results;
@@ -80,13 +81,25 @@ impl LabDir {
         self.path.join(ROWS).is_dir()
     }
 
+    /// Waits until no other process reads, changes and writes what is compared, or makes the tables.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or its file system knows no locks.
+    pub fn lock_notebook(&self) -> Result<Lock> {
+        let path = self.path.join(".sweep.lock");
+        let open = || File::options().create(true).append(true).open(&path);
+        let file = open().with_context(|| format!("cannot write {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Lock(file))
+    }
+
     /// What was compared.
     ///
     /// # Errors
     /// When the file is damaged.
     pub fn notebook<T: DeserializeOwned>(&self) -> Result<T> {
         let path = self.path.join(NOTEBOOK);
-        serde_json::from_slice(&files::read(&path)?).with_context(|| format!("{} is damaged", path.display()))
+        sealed::read(&path)
     }
 
     /// Saves what is compared.
@@ -94,7 +107,7 @@ impl LabDir {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write_notebook(&self, notebook: &impl Serialize) -> Result<()> {
-        write_json(&self.path.join(NOTEBOOK), notebook)
+        sealed::write(&self.path.join(NOTEBOOK), notebook)
     }
 
     /// Folder of a run.

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn each_start_has_a_file_that_is_read_after_those_before() {
         let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::create(&dir.path().join("run"), &Experiment::default()).unwrap();
+        let (run, _lock) = RunDir::create(&dir.path().join("run"), &Experiment::default()).unwrap();
         let folder = run.path().join(FOLDER);
         let ahead = format!("{PREFIX}9999999998.host.senet");
         files::create_dir(&folder).unwrap();

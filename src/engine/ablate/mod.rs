@@ -19,7 +19,7 @@ use crate::experiment::sweep::{Row, Sweep};
 use crate::metrics::median;
 use crate::report::comparison::{Measured, Results, State};
 use crate::report::event::{Evaluation, Observer};
-use crate::run::{Checkpoint, LabDir, LogSpec, Provenance, RunDir, checkpoint, location};
+use crate::run::{LabDir, LogSpec, Provenance, RunDir, RunLock, location};
 use basis::Basis;
 use serde::{Deserialize, Serialize};
 use speed::{Speed, Speeds};
@@ -214,6 +214,7 @@ impl Lab {
     fn open(sweep: &Sweep, path: &Path, data: &mut OpenData) -> Result<Self> {
         let mut notebook = Notebook { sweep: sweep.clone(), basis: Basis::of_run(&sweep.base, data)? };
         let dir = LabDir::create(path)?;
+        let _lock = dir.lock_notebook()?;
         if dir.has_notebook() {
             let earlier: Notebook = dir.notebook()?;
             let base = |notebook: &Notebook| comparable(&notebook.sweep.base, notebook.sweep.base.seed);
@@ -274,7 +275,10 @@ impl Lab {
 
     /// Writes the tables of everything that is compared in the folder.
     fn save(&self) -> Result<()> {
-        self.dir.save(&self.results(&self.notebook.sweep)?)
+        // Other processes may have added to it since.
+        let _lock = self.dir.lock_notebook()?;
+        let lab = Self { dir: self.dir.clone(), notebook: self.dir.notebook()? };
+        lab.dir.save(&lab.results(&lab.notebook.sweep)?)
     }
 }
 
@@ -294,15 +298,15 @@ fn one(
     stop: &StopFlag,
 ) -> Result<train::Outcome> {
     let setup = Setup::for_training_on(experiment.clone(), data)?;
-    let run = open_run(&setup, path)?;
+    let (run, _lock) = open_run(&setup, path)?;
     run.note_start(&Provenance::here(setup.device, 1))?;
-    let resume = checkpoint::exists(&run.checkpoint(Checkpoint::Last));
+    let resume = run.has_checkpoint();
     train::run(&setup, resume, &mut Context::new(&run, observer, stop))
 }
 
 /// The run's folder, made or found.
-fn open_run(setup: &Setup, path: &Path) -> Result<RunDir> {
-    if !path.exists() {
+fn open_run(setup: &Setup, path: &Path) -> Result<(RunDir, RunLock)> {
+    if RunDir::is_vacant(path) {
         return RunDir::create(path, &setup.experiment);
     }
     let run = RunDir::open(path)?;
@@ -310,7 +314,8 @@ fn open_run(setup: &Setup, path: &Path) -> Result<RunDir> {
     if comparable(&found, found.seed) != comparable(wanted, wanted.seed) {
         return Err(another(path).into());
     }
-    Ok(run)
+    let lock = run.lock()?;
+    Ok((run, lock))
 }
 
 fn another(path: &Path) -> crate::error::Problem {

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::optim::Ema;
 use crate::report::event::Event;
 use crate::run::Checkpoint;
-use crate::run::checkpoint::{Identity, Parts, Place, Progress, Saved, Snapshot, Writer};
+use crate::run::checkpoint::{Identity, Parts, Place, Progress, Snapshot, Writer};
 use std::time::Instant;
 
 /// What saves a run.
@@ -44,11 +44,13 @@ impl Saver {
             return Ok(());
         }
         let preprocessing = setup.experiment.data.preprocessing();
+        let run = ctx.run.id()?;
         let identity = Identity {
             model: &setup.experiment.model.name,
             channels: setup.train.channels(),
             classes: setup.train.classes(),
             preprocessing: Some(&preprocessing),
+            run: run.as_deref(),
         };
         let parts = Parts {
             net: &learner.net,
@@ -96,7 +98,7 @@ pub(super) fn restore(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Pr
 
 /// The same for a process by itself.
 fn restore_here(learner: &mut Learner, ctx: &mut Context<'_>) -> Result<Progress> {
-    let (saved, warning) = Saved::open(&ctx.run.checkpoint(Checkpoint::Last))?;
+    let (saved, warning) = ctx.run.saved(Checkpoint::Last)?;
     if let Some(message) = warning {
         ctx.emit(&Event::Warning { message })?;
     }
