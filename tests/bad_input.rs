@@ -212,7 +212,10 @@ fn a_loss_that_is_no_number() {
     refused(&sandbox, &format!("train {TINY} --lr 1e30 --out run"), 1, &parts);
     assert!(!sandbox.path("run/result.json").exists(), "a lost run has no result");
     // Lost by the last step, which only the evaluation sees.
-    let parts = ["the evaluation loss became NaN after step 1", "hint: lower `optim.lr`"];
+    let parts = [
+        "evaluation after step 1: the logits of 23 of 23 images are NaN or infinite",
+        "hint: lower `optim.lr`",
+    ];
     let last_step = "--lr 1e30 --set train.duration=1st";
     refused(&sandbox, &format!("train {TINY} {last_step} --out last"), 1, &parts);
 }

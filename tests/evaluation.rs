@@ -5,14 +5,15 @@
 mod common;
 mod filled;
 
-use common::{Sandbox, TINY, fields, refused};
-use filled::{numbers, uniform};
+use common::{Sandbox, TINY, fields, refused, write_class_folders};
+use filled::{filled_net, numbers, spec, uniform};
 use image::{ImageFormat, Rgb, RgbImage};
 use senet::data::augment::crop::corner_and_centre_windows;
 use senet::metrics::by_class::PerClass;
 use senet::metrics::calibration::Reliability;
 use senet::metrics::guesses::Guesses;
 use senet::models;
+use senet::weights::{About, safetensors};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
@@ -380,4 +381,83 @@ fn real_labels_are_for_imagenet() {
     sandbox.write("real.json", "[]");
     let parts = ["ReaL labels are ImageNet's, and the network knows none", "hint"];
     refused(&sandbox, "eval run --labels real.json", 1, &parts);
+}
+
+/// Writes weights of a resnet-20 whose logits are equal for all classes: `scale` times the sum of the last features.
+fn write_ties(sandbox: &Sandbox, name: &str, scale: f64) {
+    let net = filled_net(&spec("resnet-20"), 7);
+    let tensor = |tensor: &Tensor, value: f64| tensor.detach().full_like(value);
+    let values = net.tensors().iter().map(|named| {
+        let value = match named.param.name.as_str() {
+            "fc.weight" => tensor(&named.tensor, scale),
+            "fc.bias" => tensor(&named.tensor, 0.0),
+            _ => named.tensor.detach(),
+        };
+        (named.param.name.clone(), value)
+    });
+    let about = About { model: Some("resnet-20".to_string()), ..About::default() };
+    sandbox.write(name, safetensors::write(&values.collect::<Vec<_>>(), &about).unwrap());
+}
+
+const SEVEN: [&str; 7] = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"];
+
+#[test]
+fn of_equal_logits_the_lower_class_is_predicted_and_counted() {
+    let sandbox = Sandbox::new();
+    write_class_folders(&sandbox, "data", &SEVEN, 1, 2);
+    write_ties(&sandbox, "w.safetensors", 1.0);
+    let words = "--weights w.safetensors --json";
+    let predicted = sandbox.succeed(&format!("predict {words} --logits data/val")).json();
+    for prediction in predicted.as_array().unwrap() {
+        let logits = numbers(&prediction["logits"]);
+        assert!(logits.iter().all(|logit| *logit == logits[0]), "{logits:?}");
+        let top: Vec<i64> =
+            prediction["top"].as_array().unwrap().iter().map(|p| whole(&p["class"])).collect();
+        assert_eq!(top, [0, 1, 2, 3, 4]);
+    }
+    let tables = "--predictions images.csv --per-class classes.csv";
+    let found = sandbox.succeed(&format!("eval {words} --data data --batch-size 5 {tables}")).json();
+    assert_eq!((whole(&found["top1"]["correct"]), whole(&found["top5"]["correct"])), (2, 10), "{found}");
+    assert!(cells(&sandbox, "images.csv")[1..].iter().all(|row| row[2] == "ant"));
+    let classes = cells(&sandbox, "classes.csv");
+    let sum = |column: usize| classes[1..].iter().map(|row| row[column].parse::<i64>().unwrap()).sum::<i64>();
+    assert_eq!((sum(3), sum(5)), (2, 10));
+}
+
+#[test]
+fn logits_that_are_not_finite_are_an_error_with_the_first_image() {
+    let sandbox = Sandbox::new();
+    write_class_folders(&sandbox, "data", &SEVEN, 1, 2);
+    write_ties(&sandbox, "w.safetensors", 1.0);
+    let words = "predict --weights w.safetensors --json --logits data/val";
+    let finite = sandbox.succeed(words).json();
+    let logit_of = |prediction: &Value| numbers(&prediction["logits"])[0];
+    let mut logits: Vec<f64> = finite.as_array().unwrap().iter().map(logit_of).collect();
+    logits.sort_by(f64::total_cmp);
+    // Some overflow and some do not: the limit lies in the widest gap of the larger half.
+    let gaps = logits.windows(2).skip(6).map(|pair| (pair[1] / pair[0], (pair[0] * pair[1]).sqrt()));
+    let (gap, limit) = gaps.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    assert!(logits[0] > 0.0 && gap > 1.0001, "{logits:?}");
+    let fails = |prediction: &&Value| logit_of(prediction) > limit;
+    let failed: Vec<&Value> = finite.as_array().unwrap().iter().filter(fails).collect();
+    let first = failed[0]["image"].as_str().unwrap();
+    write_ties(&sandbox, "w.safetensors", f64::from(f32::MAX) / limit);
+
+    let told = format!("error: the logits of {} of 14 images are NaN or infinite; ", failed.len());
+    let predicted = sandbox.senet(words);
+    assert_eq!(predicted.code, 1, "{}", predicted.stderr);
+    for part in [&*told, first, "hint: "] {
+        assert!(predicted.stderr.contains(part), "no {part:?} in {}", predicted.stderr);
+    }
+    // The others have their predictions.
+    assert_eq!(predicted.json().as_array().unwrap().len(), 14 - failed.len());
+    // An image by itself is no other than among others.
+    refused(&sandbox, &format!("predict --weights w.safetensors --json {first}"), 1, &[first, "of 1 images"]);
+
+    let eval = "eval --weights w.safetensors --data data --json";
+    for more in ["", "--batch-size 1", "--predictions images.csv", "--crops flip"] {
+        refused(&sandbox, &format!("{eval} {more}"), 1, &["images are NaN or infinite; ", "hint: "]);
+    }
+    refused(&sandbox, eval, 1, &[&told, first]);
+    assert!(!sandbox.path("images.csv").exists(), "a table of an evaluation without a result");
 }

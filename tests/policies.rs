@@ -144,12 +144,17 @@ fn an_infinite_gradient_is_named() {
     }
 }
 
-/// Five good steps, one that ruins the weights, and good ones again.
+/// Nine good steps, one that ruins the weights, and good ones again.
 fn with_a_spike(rest: &str) -> String {
+    with_a_spike_of(1e30, rest)
+}
+
+/// The same with a learning rate so many times too high in the tenth step.
+fn with_a_spike_of(scale: f64, rest: &str) -> String {
     let constant = json!({ "kind": "constant" });
     let parts = json!([
         { "length": "9st", "schedule": constant },
-        { "length": "1st", "scale": 1e30, "schedule": constant },
+        { "length": "1st", "scale": scale, "schedule": constant },
         { "schedule": constant },
     ]);
     format!(
@@ -202,6 +207,53 @@ fn a_run_that_has_gone_back_resumes_as_it_would_have_gone_on() {
     for file in ["model.safetensors", "optim.safetensors"] {
         let file = format!("checkpoints/last/{file}");
         assert!(sandbox.read(&format!("whole/{file}")) == sandbox.read(&format!("parts/{file}")), "{file}");
+    }
+}
+
+/// Two epochs of ten steps, the last of which in the first epoch makes weights so large that no evaluation is finite, or
+/// infinite.
+fn ruined_by_the_last_step(scale: f64, rest: &str) -> String {
+    let words = with_a_spike_of(scale, rest);
+    words.replace("synthetic.train=80", "synthetic.train=40").replace("duration=1ep", "duration=2ep")
+}
+
+#[test]
+fn an_evaluation_that_is_not_finite_is_handled_as_a_step_is() {
+    let sandbox = Sandbox::new();
+    // Finite weights whose logits overflow, and weights that are not finite.
+    for (scale, what) in
+        [(1e20, "the logits of 23 of 23 images are NaN or infinite"), (1e60, "is NaN or infinite")]
+    {
+        let run = |name: &str| format!("{name}-{}", scale > 1e30);
+        let stopped = sandbox.senet(&ruined_by_the_last_step(scale, &format!("--out {}", run("stopped"))));
+        assert_eq!(stopped.code, 1, "{}", stopped.stderr);
+        for part in ["after step 10: ", what, "hint: lower `optim.lr`"] {
+            assert!(stopped.stderr.contains(part), "no {part:?} in {}", stopped.stderr);
+        }
+        assert!(!sandbox.path(&format!("{}/checkpoints/best", run("stopped"))).exists());
+
+        let skipped = "--set train.on_nan=skip --set checkpoint.every_steps=4";
+        let skipped =
+            sandbox.senet(&ruined_by_the_last_step(scale, &format!("{skipped} --out {}", run("skip"))));
+        assert_eq!(skipped.code, 1, "{}", skipped.stderr);
+        assert!(!sandbox.path(&format!("{}/checkpoints/best", run("skip"))).exists(), "{}", skipped.stderr);
+
+        let back = "--set train.on_nan=rollback --set checkpoint.every_steps=4";
+        let command = ruined_by_the_last_step(scale, &format!("{back} --out {}", run("back")));
+        let back = sandbox.succeed(&command);
+        let told = "back to step 8, to go on without the last two steps";
+        assert!(back.stderr.contains(told) && back.stderr.contains(what), "{}", back.stderr);
+        let state = sandbox.read_json(&format!("{}/checkpoints/last/state.json", run("back")));
+        assert_eq!(state["progress"]["left_out"], json!([8, 9]));
+        assert_eq!(state["progress"]["awaits_evaluation"], Value::Null);
+        assert_eq!(sandbox.read_json(&format!("{}/result.json", run("back")))["steps"], 20);
+        let previous = sandbox.read_json(&format!("{}/checkpoints/last.previous/state.json", run("back")));
+        assert_eq!(previous["progress"]["step"], 16, "the checkpoint that was not finite is gone");
+
+        // Without a checkpoint in between, the run starts anew, but for those steps.
+        let anew = format!("--set train.on_nan=rollback --out {}", run("anew"));
+        let anew = sandbox.succeed(&ruined_by_the_last_step(scale, &anew));
+        assert!(anew.stderr.contains(what) && anew.stderr.contains("back to step 0"), "{}", anew.stderr);
     }
 }
 

@@ -5,7 +5,7 @@ use super::commands::{open_run, preprocessing_overrides};
 use super::output::{note, print, print_json};
 use crate::data::images::ImageFiles;
 use crate::engine::convert::{self, Written};
-use crate::engine::predict::{self, Prediction};
+use crate::engine::predict::{self, Prediction, Unpredicted};
 use crate::engine::trained::Trained;
 use crate::error::{Result, failed, usage};
 use crate::escaped::shown;
@@ -56,24 +56,29 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
         note(&format!("warning: skipped {} files not named like images", grouped(images.skipped() as i64)));
     }
     let (mut found, mut readable) = (Vec::new(), 0);
-    let unreadable = predict::run(&trained, images, args.top as usize, args.logits, &mut |prediction| {
+    let mut each = |prediction: Prediction| {
         readable += 1;
         if args.json {
             found.push(prediction);
             return Ok(());
         }
         print(&lines(&prediction))
-    })?;
-    if let (0, Some(first)) = (readable, unreadable.first()) {
+    };
+    let Unpredicted { unreadable, non_finite } =
+        predict::run(&trained, images, args.top as usize, args.logits, &mut each)?;
+    if let (0, None, Some(first)) = (readable, &non_finite, unreadable.first()) {
         return Err(failed(first).hint("name images that can be decoded").into());
     }
-    if args.json {
+    if args.json && readable > 0 {
         print_json(&found)?;
     }
     for message in &unreadable {
         note(&format!("warning: {message}"));
     }
-    Ok(u8::from(!unreadable.is_empty()))
+    match non_finite {
+        Some(problem) => Err(problem.into()),
+        None => Ok(u8::from(!unreadable.is_empty())),
+    }
 }
 
 /// A prediction as people read it.

@@ -3,6 +3,7 @@
 use super::StopFlag;
 use super::classes::{ClassMap, Targets};
 use super::details::{Answers, Details, Questions};
+use super::nonfinite::{self, LogitsCheck};
 use super::setup::{Setup, fingerprint, share_threads};
 use super::splits;
 use super::trained::Trained;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
 /// Runs `net` over all of the evaluation data of `setup`, but for those samples that may be left out. Each rank of
-/// `collective` takes its share, and all get the counts of all; nothing where any of them was asked to stop.
+/// `collective` takes its share, and all get the same outcome, the counts of all.
 ///
 /// # Errors
 /// When a sample cannot be read, libtorch refuses, or a rank is lost.
@@ -38,7 +39,7 @@ pub fn evaluate(
     observer: &mut dyn Observer,
     collective: &Collective,
     stop: &StopFlag,
-) -> Result<Option<Evaluation>> {
+) -> Result<Passed<Evaluation>> {
     let Setup { experiment, eval: dataset, eval_faults: faults, .. } = setup;
     let (views, targets, threads) = (Views::default(), &Targets::Own, setup.loader_threads());
     let pass = Pass {
@@ -54,6 +55,17 @@ pub fn evaluate(
         stop: Some(stop),
     };
     pass.run(&mut |_| Ok(()), observer)
+}
+
+/// How a pass over a data set ended, on all ranks alike.
+#[derive(Debug)]
+pub enum Passed<T> {
+    /// Every sample is counted.
+    Counted(T),
+    /// There is no result, since logits are NaN or infinite; the message says of which images.
+    NonFinite(String),
+    /// Someone asked to stop.
+    Stopped,
 }
 
 /// One pass over a data set.
@@ -88,7 +100,7 @@ impl Pass<'_> {
         &self,
         each: &mut dyn FnMut(&Seen) -> Result<()>,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
+    ) -> Result<Passed<Evaluation>> {
         let Self { experiment, net, dataset, faults, collective, .. } = self;
         let _guard = no_grad_guard();
         let batch_size = experiment.train.eval_batch_size();
@@ -97,6 +109,7 @@ impl Pass<'_> {
         let batches = plan.batches();
         let (mut done, total) = (0, plan.samples() as u64);
         let mut counters = Counters::new(&Totals::default(), net.device());
+        let mut check = LogitsCheck::default();
         let net_plan = InferencePlan::new(net).torch_context(|| "cannot prepare the network".to_string())?;
         let mut loader = Loader::start(plan.seen_as(self.views), 0, self.threads, net.device());
         // As many turns on all ranks, whatever samples they have.
@@ -104,23 +117,34 @@ impl Pass<'_> {
             if let Some(stop) = self.stop
                 && collective.any(stop.is_set())?
             {
-                return Ok(None);
+                return Ok(Passed::Stopped);
             }
             let Some(batch) = loader.next() else { continue };
             let batch = batch?;
             done += batch.len as u64;
             let seen = self
-                .look_at(batch, &net_plan, &mut counters)
+                .look_at(batch, &net_plan, &mut counters, &mut check)
                 .torch_context(|| "cannot evaluate a batch".to_string())?;
             each(&seen)?;
             observer.tick(Tick::Eval { done, total });
         }
         let [seen, top1, top5, loss_sum] = counters.read()?.to_array();
-        let sums = collective.sum(&[seen, top1, top5, loss_sum, loader.skipped() as f64])?;
-        let totals = Totals::from_slice(&sums[..4]).expect("four of five");
+        let failed = check.failed()?;
+        let counts = [seen, top1, top5, loss_sum, loader.skipped() as f64, failed.len() as f64];
+        let sums = collective.sum(&counts)?;
+        let totals = Totals::from_slice(&sums[..4]).expect("four of six");
         let skipped = sums[4] as u64;
         assert_eq!(totals.seen + skipped, dataset.len() as u64, "every image is counted once");
-        Ok(Some(Evaluation { skipped, ..totals.into() }))
+        if sums[5] > 0.0 {
+            let first = failed.iter().min().map(|sample| (*sample, dataset.source_name(*sample)));
+            let first = collective.gather_said(&[first])?.into_iter().flatten().flatten().min();
+            let (_, first) = first.expect("one rank has a sample");
+            return Ok(Passed::NonFinite(nonfinite::message(sums[5] as u64, totals.seen, &first)));
+        }
+        if totals.seen > 0 && !totals.loss_sum.is_finite() {
+            return Ok(Passed::NonFinite(format!("the loss of the evaluation is {}", totals.loss())));
+        }
+        Ok(Passed::Counted(Evaluation { skipped, ..totals.into() }))
     }
 
     fn look_at(
@@ -128,8 +152,10 @@ impl Pass<'_> {
         batch: Batch,
         net: &InferencePlan<'_>,
         counters: &mut Counters,
+        check: &mut LogitsCheck,
     ) -> Result<Seen, TchError> {
         let logits = self.logits(&batch.pixels, net)?;
+        check.add(&batch.samples, &logits)?;
         let (logits, labels) = self.targets.choose(logits, &batch.labels)?;
         counters.add(&logits, &labels, &cross_entropy(&logits, &labels, 0.0)?)?;
         Ok(Seen { samples: batch.samples, logits, labels })
@@ -283,7 +309,11 @@ pub fn run(
             .torch_context(|| "cannot read the logits".to_string())?;
         details.add(&seen.samples, &guesses)
     };
-    let evaluation = pass.run(&mut note, observer)?.expect("nobody can stop it");
+    let evaluation = match pass.run(&mut note, observer)? {
+        Passed::Counted(evaluation) => evaluation,
+        Passed::NonFinite(message) => return Err(failed(message).hint(nonfinite::HINT).into()),
+        Passed::Stopped => unreachable!("nobody can stop it"),
+    };
     let answers = details.finish()?;
     for message in faults.take_news() {
         observer.event(&Event::Warning { message });

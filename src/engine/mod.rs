@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod eval;
 pub mod inspect;
 pub mod mixing;
+pub mod nonfinite;
 pub mod predict;
 pub mod runs;
 pub mod setup;

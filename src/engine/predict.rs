@@ -1,18 +1,20 @@
 //! Prediction: the most probable classes of images.
 
+use super::nonfinite;
 use super::trained::Trained;
 use crate::data::faults::{Faults, OnError};
 use crate::data::images::ImageFiles;
 use crate::data::loader::{Loader, Plan};
 use crate::data::preprocessing::UsedPreprocessing;
 use crate::data::{DataSpec, Dataset};
-use crate::error::{Result, TorchContext};
-use crate::escaped;
+use crate::error::{Problem, Result, TorchContext};
+use crate::escaped::{self, shown};
+use crate::metrics::best_classes;
 use crate::net::plan::InferencePlan;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tch::{Kind, TchError, Tensor, no_grad_guard};
+use tch::{Device, Kind, TchError, Tensor, no_grad_guard};
 
 /// Images in one step; a few are decoded while others are computed.
 const BATCH_SIZE: usize = 16;
@@ -48,8 +50,17 @@ pub struct Prediction {
     pub logits: Option<Vec<f64>>,
 }
 
+/// Images that have no prediction.
+#[derive(Debug, Default)]
+pub struct Unpredicted {
+    /// What is wrong with those that cannot be read.
+    pub unreadable: Vec<String>,
+    /// What is wrong where logits are NaN or infinite.
+    pub non_finite: Option<Problem>,
+}
+
 /// Predicts the `top` best classes of every image; each is handed to `each` as soon as it is known. Returns what is wrong
-/// with the images that cannot be read.
+/// with the images that have no prediction.
 ///
 /// # Errors
 /// When libtorch refuses, or `each` fails.
@@ -59,7 +70,7 @@ pub fn run(
     top: usize,
     with_logits: bool,
     each: &mut dyn FnMut(Prediction) -> Result<()>,
-) -> Result<Vec<String>> {
+) -> Result<Unpredicted> {
     let _guard = no_grad_guard();
     let device = trained.net.device();
     let prepared = DataSpec::prepared(&trained.preprocessing.values);
@@ -69,50 +80,66 @@ pub fn run(
     let images = Arc::new(images);
     let faults = Arc::new(Faults::new(&spec, images.len()));
     let plan = Plan::eval(Arc::clone(&images) as Arc<dyn Dataset>, Arc::clone(&faults), &spec, BATCH_SIZE);
+    let (mut seen, mut non_finite) = (0, Vec::new());
     for batch in Loader::start(plan, 0, spec.thread_count(), device) {
         let batch = batch?;
         let logits = normalise
             .apply(&batch.pixels)
             .and_then(|pixels| net.forward(&pixels))
             .torch_context(|| "cannot compute a batch of images".to_string())?;
+        seen += batch.len as u64;
         for row in 0..batch.len {
-            let (logits, probabilities) =
-                row_of(&logits, row).torch_context(|| "cannot read the logits".to_string())?;
+            let found = Row::read(&logits, row).torch_context(|| "cannot read the logits".to_string())?;
             let image = images.path(batch.samples[row]);
-            each(prediction(trained, image, &logits, &probabilities, top, with_logits))?;
+            if found.logits.iter().all(|logit| logit.is_finite()) {
+                each(found.prediction(trained, image, top, with_logits))?;
+            } else {
+                non_finite.push(shown(image));
+            }
         }
     }
-    Ok(faults.take_news())
+    let count = non_finite.len() as u64;
+    let non_finite = non_finite.first().map(|first| nonfinite::problem(count, seen, first));
+    Ok(Unpredicted { unreadable: faults.take_news(), non_finite })
 }
 
-/// Logits and probabilities of one image.
-fn row_of(logits: &Tensor, row: usize) -> Result<(Vec<f64>, Vec<f64>), TchError> {
-    let logits = logits.f_select(0, row as i64)?.f_to_kind(Kind::Double)?;
-    Ok((Vec::try_from(&logits)?, Vec::try_from(logits.f_softmax(0, Kind::Double)?)?))
+/// What a network makes of one image, by class.
+struct Row {
+    logits: Vec<f64>,
+    probabilities: Vec<f64>,
+    /// Classes from the highest logit to the lowest.
+    order: Vec<i64>,
 }
 
-fn prediction(
-    trained: &Trained,
-    image: &Path,
-    logits: &[f64],
-    probabilities: &[f64],
-    top: usize,
-    with_logits: bool,
-) -> Prediction {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    // Of equal logits the lower class is first.
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    let guess = |&class: &usize| Guess {
-        class,
-        name: trained.classes[class].clone(),
-        probability: probabilities[class],
-        logit: logits[class],
-    };
-    Prediction {
-        image: image.to_path_buf(),
-        image_escaped: image.to_str().is_none(),
-        preprocessing: trained.preprocessing.clone(),
-        top: order.iter().take(top).map(guess).collect(),
-        logits: with_logits.then(|| logits.to_vec()),
+impl Row {
+    /// Of row `row` of `[N, classes]`.
+    fn read(logits: &Tensor, row: usize) -> Result<Self, TchError> {
+        let logits = logits.f_narrow(0, row as i64, 1)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+        let order = best_classes(&logits, logits.size()[1])?;
+        let values = |tensor: Tensor| tensor.f_flatten(0, -1);
+        Ok(Self {
+            probabilities: Vec::try_from(values(logits.f_softmax(1, Kind::Double)?)?)?,
+            order: Vec::try_from(values(order)?)?,
+            logits: Vec::try_from(values(logits)?)?,
+        })
+    }
+
+    fn prediction(&self, trained: &Trained, image: &Path, top: usize, with_logits: bool) -> Prediction {
+        let guess = |&class: &i64| {
+            let class = class as usize;
+            Guess {
+                class,
+                name: trained.classes[class].clone(),
+                probability: self.probabilities[class],
+                logit: self.logits[class],
+            }
+        };
+        Prediction {
+            image: image.to_path_buf(),
+            image_escaped: image.to_str().is_none(),
+            preprocessing: trained.preprocessing.clone(),
+            top: self.order.iter().take(top).map(guess).collect(),
+            logits: with_logits.then(|| self.logits.clone()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a network makes of the samples of a batch, one by one, on the host.
 
-use super::GUESSES;
+use super::{GUESSES, best_classes};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// The best classes of some samples, with their probabilities.
@@ -33,7 +33,7 @@ impl Guesses {
     /// # Errors
     /// When libtorch refuses.
     pub fn read(logits: &Tensor, labels: &Tensor) -> Result<Self, TchError> {
-        let (_, best) = logits.f_topk(logits.size()[1].min(GUESSES), 1, true, true)?;
+        let best = best_classes(logits, GUESSES)?;
         let probabilities = logits.f_softmax(1, Kind::Double)?;
         let of_best = probabilities.f_gather(1, &best, false)?;
         let of_label = probabilities.f_gather(1, &labels.f_unsqueeze(1)?, false)?;

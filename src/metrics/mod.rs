@@ -8,8 +8,30 @@ pub mod guesses;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Guesses that a network has at a sample (top-5).
+/// Predictions that count for top-5 accuracy.
 const GUESSES: i64 = 5;
+
+/// Returns the `count` classes with the highest logits, int64 `[N, count]` of `[N, classes]`, the highest first. Of equal
+/// logits the lower class comes first; libtorch's `topk` promises no order.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn best_classes(logits: &Tensor, count: i64) -> Result<Tensor, TchError> {
+    let (stable, descending) = (true, true);
+    let (_, classes) = logits.f_sort_stable(stable, 1, descending)?;
+    classes.f_narrow(1, 0, count.min(logits.size()[1]))
+}
+
+/// Returns how many classes come before the label's in the order of [`best_classes`], int64 `[N]`, without sorting.
+fn rank_of_label(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
+    let labels = labels.f_unsqueeze(1)?;
+    let of_label = logits.f_gather(1, &labels, false)?;
+    let classes = Tensor::f_arange(logits.size()[1], (Kind::Int64, logits.device()))?;
+    // A logit that is NaN is never below the label's.
+    let higher = logits.f_le_tensor(&of_label)?.f_logical_not()?;
+    let before = logits.f_eq_tensor(&of_label)?.f_logical_and(&classes.f_lt_tensor(&labels)?)?;
+    higher.f_logical_or(&before)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Int64)
+}
 
 /// Counts of some samples, on the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -85,10 +107,9 @@ impl Counters {
         let (logits, mean_loss) = (logits.f_detach()?, mean_loss.f_detach()?);
         let batch = labels.size()[0];
         let guesses = logits.size()[1].min(GUESSES);
-        let (_, best) = logits.f_topk(guesses, 1, true, true)?;
-        let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?.f_to_kind(Kind::Double)?;
-        let top1 = hits.f_narrow(1, 0, 1)?.f_sum(Kind::Double)?;
-        let top5 = hits.f_sum(Kind::Double)?;
+        let rank = rank_of_label(&logits, labels)?;
+        let top1 = rank.f_lt(1)?.f_sum(Kind::Double)?;
+        let top5 = rank.f_lt(guesses)?.f_sum(Kind::Double)?;
         let loss = mean_loss.f_to_kind(Kind::Double)?.f_mul_scalar(batch as f64)?;
         self.sums = self.sums.f_add(&Tensor::f_stack(&[top1, top5, loss], 0)?)?;
         self.seen += batch as u64;
@@ -131,6 +152,32 @@ mod tests {
         counters.add(&logits.narrow(0, 0, 1), &Tensor::from_slice(&[5i64]), &loss).unwrap();
         let totals = counters.read().unwrap();
         assert_eq!(totals, Totals { seen: 3, top1: 1, top5: 2, loss_sum: 1.5 });
+    }
+
+    #[test]
+    fn of_equal_logits_the_lower_class_comes_first() {
+        // More classes than a sort that is not stable leaves in order by chance; few values, so that many are equal.
+        let classes = 100;
+        let value = |at: i64| (at * 37 % 11 / 4) as f32;
+        let rows = Tensor::from_slice(&(0..classes * classes).map(value).collect::<Vec<_>>());
+        let spread = rows.view([classes, classes]);
+        let labels = Tensor::arange(classes, (Kind::Int64, Device::Cpu));
+        for logits in [spread.zeros_like(), spread.shallow_clone(), spread.to_kind(Kind::BFloat16)] {
+            let order = Vec::<Vec<i64>>::try_from(best_classes(&logits, classes).unwrap()).unwrap();
+            let values = Vec::<Vec<f32>>::try_from(logits.to_kind(Kind::Float)).unwrap();
+            for (order, values) in order.iter().zip(&values) {
+                let key = |class: &i64| (-values[*class as usize] as i64, *class);
+                assert!(order.is_sorted_by_key(key), "{order:?}");
+            }
+            let ranks = Vec::<i64>::try_from(rank_of_label(&logits, &labels).unwrap()).unwrap();
+            for (label, (order, rank)) in order.iter().zip(ranks).enumerate() {
+                assert_eq!(order[rank as usize], label as i64);
+            }
+        }
+        let mut counters = Counters::new(&Totals::default(), Device::Cpu);
+        counters.add(&spread.zeros_like(), &labels, &Tensor::from(1f32)).unwrap();
+        let totals = counters.read().unwrap();
+        assert_eq!((totals.top1, totals.top5), (1, 5), "only class 0, and classes 0 to 4, are right");
     }
 
     #[test]

@@ -364,6 +364,30 @@ fn weights_of(net: &Net) -> Vec<(String, Tensor)> {
     net.tensors().iter().map(|named| (named.param.name.clone(), named.tensor.shallow_clone())).collect()
 }
 
+/// Removes the checkpoint `dir` if it is of `step` and awaits its evaluation, and puts the ones before it in its place.
+///
+/// # Errors
+/// When there is none before it, or a folder cannot be moved.
+pub fn withdraw(dir: &Path, step: u64) -> Result<()> {
+    let is_meant = |progress: &Progress| progress.step == step && progress.awaits_evaluation;
+    if !Saved::open_exactly(dir, None).is_ok_and(|(saved, _)| is_meant(saved.progress())) {
+        return Ok(());
+    }
+    let kept: Vec<PathBuf> =
+        [dir.to_path_buf()].into_iter().chain(earlier_than(dir).take_while(|dir| dir.exists())).collect();
+    if kept.len() == 1 {
+        return Err(failed(format!("there is no checkpoint before {}", dir.display())).into());
+    }
+    let partial = sibling(dir, "partial");
+    remove(&partial)?;
+    let shift = || -> std::io::Result<()> {
+        fs::rename(dir, &partial)?;
+        kept.windows(2).try_for_each(|pair| fs::rename(&pair[1], &pair[0]))
+    };
+    shift().with_context(|| format!("cannot replace the checkpoint {}", dir.display()))?;
+    remove(&partial)
+}
+
 /// Whether there is a checkpoint `dir`, or one before it.
 pub fn exists(dir: &Path) -> bool {
     let dirs = [dir.to_path_buf()].into_iter().chain(earlier_than(dir).take(1));

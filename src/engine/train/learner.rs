@@ -16,7 +16,7 @@ use crate::net::precision::Precision;
 use crate::optim::{Ema, LossScaler, Optimizer};
 use crate::torch_ext::dist::ReducerOptions;
 use crate::torch_ext::optim::{gradients_are_finite, scale_gradients};
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// A network that learns.
 pub struct Learner {
@@ -218,18 +218,27 @@ impl Learner {
         Ok(None)
     }
 
-    /// Whether all weights and statistics are finite.
+    /// Returns the name of the first weight or statistic that is NaN or infinite, of the network or of its moving average.
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn is_finite(&self) -> Result<bool> {
-        let finite = || -> Result<bool, TchError> {
+    pub fn weight_not_finite(&self) -> Result<Option<String>> {
+        let first_of = |net: &Net| -> Result<Option<String>, TchError> {
             let flags: Result<Vec<Tensor>, TchError> =
-                self.net.tensors().iter().map(|named| named.tensor.f_isfinite()?.f_all()).collect();
-            // sync: once an epoch.
-            Ok(Tensor::f_stack(&flags?, 0)?.f_all()?.f_int64_value(&[])? != 0)
+                net.tensors().iter().map(|named| named.tensor.f_isfinite()?.f_all()).collect();
+            // sync: once a checkpoint.
+            let flags = Vec::<bool>::try_from(Tensor::f_stack(&flags?, 0)?.f_to_device(Device::Cpu)?)?;
+            let first = net.tensors().iter().zip(flags).find(|(_, finite)| !finite);
+            Ok(first.map(|(named, _)| format!("`{}`", named.param.name)))
         };
-        finite().torch_context(|| "cannot look at the weights".to_string())
+        let first = || -> Result<Option<String>, TchError> {
+            if let Some(name) = first_of(&self.net)? {
+                return Ok(Some(name));
+            }
+            let average = self.ema.as_ref().map(|ema| first_of(&ema.net)).transpose()?.flatten();
+            Ok(average.map(|name| format!("{name} of the moving average")))
+        };
+        first().torch_context(|| "cannot check the weights".to_string())
     }
 
     /// Copies of the statistics of batch normalisation.

@@ -9,7 +9,7 @@ mod trouble;
 pub use learner::Learner;
 
 use super::Context;
-use super::eval::evaluate;
+use super::eval::{Passed, evaluate};
 use super::setup::Setup;
 use super::trained::Trained;
 use crate::data::faults::Faults;
@@ -90,15 +90,19 @@ pub fn run(setup: &Setup, resume: bool, ctx: &mut Context<'_>) -> Result<Outcome
         }
         match training.close_epoch()? {
             Closed::Done(evaluated) => evaluation = evaluated,
+            Closed::RolledBack => {}
             Closed::Interrupted => return training.interrupt(),
         }
     }
     let evaluation = match evaluation {
-        Some(evaluation) => Some(evaluation),
+        Some(evaluation) => evaluation,
         // Resumed after the last step: the evaluation's result may be all that is missing.
-        None => training.evaluate()?,
+        None => match training.evaluate()? {
+            Passed::Counted(evaluation) => evaluation,
+            Passed::NonFinite(message) => return Err(failed(message).hint(DIVERGED).into()),
+            Passed::Stopped => return training.interrupt(),
+        },
     };
-    let Some(evaluation) = evaluation else { return training.interrupt() };
     training.finish(&evaluation, start)
 }
 
@@ -128,6 +132,8 @@ enum EpochEnd {
 enum Closed {
     /// It is evaluated, where that was due, and saved.
     Done(Option<Evaluated>),
+    /// Its weights, or the logits of its evaluation, are not finite: the run is where its last checkpoint was.
+    RolledBack,
     /// Someone asked to stop.
     Interrupted,
 }
@@ -232,7 +238,8 @@ impl<'a, 'c> Training<'a, 'c> {
                 self.log(&counters, epoch, step.lr, &mut logged)?;
             }
             if saves {
-                self.save(&[Checkpoint::Last])?;
+                // Where weights are not finite, the next step says so.
+                let _ = self.save(&[Checkpoint::Last])?;
             }
         }
         Ok(if self.progress.step < end { EpochEnd::Interrupted } else { EpochEnd::Done })
@@ -303,25 +310,24 @@ impl<'a, 'c> Training<'a, 'c> {
         if due {
             if !self.progress.awaits_evaluation {
                 self.progress.awaits_evaluation = true;
-                // The last update may have ruined the weights: the checkpoint before is then the better one.
-                if self.ctx.collective.from_main(|| self.learner.is_finite())? {
-                    self.save(&[Checkpoint::Last])?;
+                // The last update can ruin the weights after its own loss was computed.
+                if let Some(what) = self.save(&[Checkpoint::Last])? {
+                    self.handle_nonfinite_weights(&what)?;
+                    return Ok(Closed::RolledBack);
                 }
             }
-            evaluated = self.evaluate()?;
-            if evaluated.is_none() {
-                return Ok(Closed::Interrupted);
+            match self.evaluate()? {
+                Passed::Counted(result) => evaluated = Some(result),
+                Passed::NonFinite(what) if self.handle_nonfinite_evaluation(&what)? => {
+                    return Ok(Closed::RolledBack);
+                }
+                Passed::NonFinite(_) => {}
+                Passed::Stopped => return Ok(Closed::Interrupted),
             }
         }
         self.progress.awaits_evaluation = false;
         let mut best = false;
         if let Some(Evaluated { eval, ema, .. }) = &evaluated {
-            if !eval.loss.is_finite() {
-                // The last step before an evaluation can ruin the weights after its own loss was computed.
-                let step = self.progress.step;
-                let message = format!("the evaluation loss became {} after step {step}", eval.loss);
-                return Err(failed(message).hint(DIVERGED).into());
-            }
             let top1 = ema.unwrap_or(*eval).top1.accuracy;
             best = self.progress.best_top1.is_none_or(|best| top1 > best);
             if best {
@@ -346,13 +352,14 @@ impl<'a, 'c> Training<'a, 'c> {
             images_per_second: totals.seen as f64 / seconds,
             best,
         })?;
-        // The best first: a run that is killed in between comes to this evaluation again.
-        self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
+        // The best first: a run that is killed in between comes to this evaluation again. Where weights are not finite and
+        // no evaluation was due, the next step says so.
+        let _ = self.save(if best { &[Checkpoint::Best, Checkpoint::Last] } else { &[Checkpoint::Last] })?;
         Ok(Closed::Done(evaluated))
     }
 
-    /// Evaluates network and average; nothing where someone asked to stop.
-    fn evaluate(&mut self) -> Result<Option<Evaluated>> {
+    /// Evaluates network and average.
+    fn evaluate(&mut self) -> Result<Passed<Evaluated>> {
         let Self { setup, learner, ctx, .. } = self;
         let collective = ctx.collective;
         collective.doing(format!("evaluation after step {}", self.progress.step));
@@ -360,27 +367,43 @@ impl<'a, 'c> Training<'a, 'c> {
         let mut evaluate =
             |net: &Net| evaluate(setup, net, &learner.normalise, ctx.observer, collective, ctx.stop);
         let start = Instant::now();
-        let Some(eval) = evaluate(&learner.net)? else { return Ok(None) };
+        let eval = match evaluate(&learner.net)? {
+            Passed::Counted(eval) => eval,
+            Passed::NonFinite(what) => return Ok(Passed::NonFinite(what)),
+            Passed::Stopped => return Ok(Passed::Stopped),
+        };
         let images_per_second = eval.seen as f64 / start.elapsed().as_secs_f64();
         let ema = match &learner.ema {
             None => None,
             Some(ema) => match evaluate(&ema.net)? {
-                None => return Ok(None),
-                evaluation => evaluation,
+                Passed::Counted(eval) => Some(eval),
+                Passed::NonFinite(what) => {
+                    return Ok(Passed::NonFinite(format!("with the moving average, {what}")));
+                }
+                Passed::Stopped => return Ok(Passed::Stopped),
             },
         };
         tell_faults(&setup.eval_faults, ctx)?;
-        Ok(Some(Evaluated { eval, ema, images_per_second }))
+        Ok(Passed::Counted(Evaluated { eval, ema, images_per_second }))
     }
 
-    fn save(&mut self, checkpoints: &[Checkpoint]) -> Result<()> {
+    /// Saves the run, unless weights or statistics are not finite: the checkpoint before is then the better one. Returns
+    /// what is not finite.
+    fn save(&mut self, checkpoints: &[Checkpoint]) -> Result<Option<String>> {
         self.learner.average_statistics(self.ctx.collective)?;
-        self.saver.save(self.setup, &self.learner, &self.progress, checkpoints, self.ctx)
+        // In a list: an option by itself would look like a rank 0 that says nothing.
+        let [spoilt] = self.ctx.collective.from_main(|| Ok([self.learner.weight_not_finite()?]))?;
+        if spoilt.is_none() {
+            self.saver.save(self.setup, &self.learner, &self.progress, checkpoints, self.ctx)?;
+        }
+        Ok(spoilt)
     }
 
     /// Saves a run that was asked to stop.
     fn interrupt(mut self) -> Result<Outcome> {
-        self.save(&[Checkpoint::Last])?;
+        if let Some(what) = self.save(&[Checkpoint::Last])? {
+            self.handle_nonfinite_weights(&what)?;
+        }
         self.saver.finish()?;
         let step = self.progress.step;
         self.ctx.emit(&Event::Interrupted { step })?;
