@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "it is a program of its own")]
 
 use rand::Rng;
+use senet::data::class_order::ClassOrder;
 use senet::data::folder::FolderDataset;
 use senet::data::index::Cache;
 use senet::data::shards::tar::{write_end, write_member};
@@ -77,7 +78,7 @@ fn open(kind: &str, dir: &Path) -> Result<Box<dyn Dataset>> {
     let options = ShardOptions { cache, ..ShardOptions::default() };
     Ok(match kind {
         "shards" => Box::new(ShardDataset::open(dir, Split::Train, &options)?),
-        _ => Box::new(FolderDataset::open(dir, Split::Train, &options)?),
+        _ => Box::new(FolderDataset::open(dir, Split::Train, ClassOrder::Auto, &options)?),
     })
 }
 

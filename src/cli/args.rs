@@ -3,6 +3,7 @@
 use super::config::ConfigArgs;
 use super::data::DataArgs;
 use crate::data::MAX_SIZE;
+use crate::data::class_order::ClassOrder;
 use crate::data::views::Views;
 use crate::experiment::{MAX_BATCH_SIZE, MAX_THREADS};
 use crate::net::se::Rounding;
@@ -182,7 +183,8 @@ Examples:
   senet eval --calibration --per-class classes.csv --confusion matrix.csv --predictions images.csv
 
 Classes are found by their names, whatever the order of their folders; folders 0 to 999 (ImageNet-V2) are ImageNet's
-labels. Of several crops the logits are averaged, and the loss is that of the mean.
+labels, unless `--class-order alphabetical` says that they are sorted as torchvision's ImageFolder sorts them. Of several
+crops the logits are averaged, and the loss is that of the mean.
 
 Preprocessing is, in this order: as the flags say, as the run or the weights file declares it (our exports do), as timm's
 config.json beside the file declares it, the network's default.")]
@@ -309,12 +311,34 @@ pub struct SubjectArgs {
     /// Other data than the run's: a folder with `val/` or `test/`, or with IDX files.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// What class folders named by numbers are to weights whose classes have no names: `numeric` (folder N is output N, the
+    /// default where they count from 0) or `alphabetical` (sorted as text, "10" before "2", as torchvision's ImageFolder).
+    #[arg(long, value_name = "ORDER", value_enum)]
+    pub class_order: Option<NumberOrder>,
     /// Images in a step.
     #[arg(long, value_name = "N", value_parser = batch_size())]
     pub batch_size: Option<u32>,
     /// auto, cpu, cuda or cuda:N; default: the run's.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
+}
+
+/// Order of class folders that are named by numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NumberOrder {
+    /// As text.
+    Alphabetical,
+    /// By number.
+    Numeric,
+}
+
+impl From<NumberOrder> for ClassOrder {
+    fn from(order: NumberOrder) -> Self {
+        match order {
+            NumberOrder::Alphabetical => Self::Alphabetical,
+            NumberOrder::Numeric => Self::Numeric,
+        }
+    }
 }
 
 /// A checkpoint of a run.

@@ -8,6 +8,7 @@ use super::output::{Console, answer_lines, evaluation_lines, note, print, print_
 use super::ranks::{self, Role};
 use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE, signals};
+use crate::data::class_order::ClassOrder;
 use crate::data::preprocessing::{PreprocessingOverrides, ShortSide, UsedPreprocessing};
 use crate::data::views::Views;
 use crate::dist::collective::Collective;
@@ -363,6 +364,9 @@ fn train_as(
         }
         note(&splits::line(&setup.experiment.data, splits::TRAINING, setup.train.as_ref()));
         note(&splits::line(&setup.experiment.data, splits::EVALUATION, setup.eval.as_ref()));
+        if let Some(order) = splits::class_order(setup.train.as_ref()) {
+            note(&order);
+        }
     }
     if is_main {
         for warning in splits::warnings(Some(setup.train.as_ref()), setup.eval.as_ref()) {
@@ -449,6 +453,7 @@ pub(super) fn request(args: &SubjectArgs, without_se: &[String]) -> eval::Reques
         batch_size: args.batch_size.map(|size| size as usize),
         device: args.device.clone(),
         without_se: without_se.to_vec(),
+        class_order: args.class_order.map_or(ClassOrder::Auto, ClassOrder::from),
         preprocessing: PreprocessingOverrides::default(),
     }
 }
@@ -496,6 +501,9 @@ struct EvalDocument<'a> {
     /// Classes that are guessed among.
     #[serde(skip_serializing_if = "Option::is_none")]
     subset: Option<usize>,
+    /// How folders named by numbers were read, where it matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class_order: Option<ClassOrder>,
     #[serde(flatten)]
     evaluation: Evaluation,
     #[serde(flatten)]
@@ -563,6 +571,7 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
             preprocessing,
             crops: (look.crops != Crops::Center).then_some(views),
             subset: look.subset.then_some(classes),
+            class_order: outcome.class_order,
             evaluation: *evaluation,
             answers,
         })?;

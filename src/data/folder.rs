@@ -5,6 +5,7 @@
 //! has images for evaluation alone is an error.
 
 use super::class_names::{listed, spelled_alike};
+use super::class_order::{self, ClassOrder};
 use super::images::{EXTENSIONS, has_image_extension, read_image_file};
 use super::index::{Cache, Index, Kind, Listing, Origin, Stamp, Unit};
 use super::shards::ShardOptions;
@@ -14,6 +15,7 @@ use super::{Dataset, Image, Split, decode_file, workers};
 use crate::error::{Result, failed};
 use crate::escaped::{escaped, shown};
 use anyhow::Context;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -45,11 +47,11 @@ struct ClassFolders {
 
 impl FolderDataset {
     /// Opens one split of the data; plain class folders are something to evaluate on. The classes are the folders of the
-    /// training split that hold images, sorted by name; where there is no training split, those of the split itself.
+    /// training split that hold images, in this `order`; where there is no training split, those of the split itself.
     ///
     /// # Errors
     /// When a folder is missing, no class has images, or images for evaluation have no class of the training split.
-    pub fn open(dir: &Path, split: Split, options: &ShardOptions) -> Result<Self> {
+    pub fn open(dir: &Path, split: Split, order: ClassOrder, options: &ShardOptions) -> Result<Self> {
         let cache = &options.cache;
         let plain = || {
             let is_plain = split == Split::Eval && is_plain(dir);
@@ -95,7 +97,9 @@ impl FolderDataset {
                 classes
             }
         };
-        let labels = names.iter().map(|name| classes.binary_search(name).unwrap_or(0)).collect();
+        let classes = order.sort(&classes)?;
+        let label_of: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
+        let labels = names.iter().map(|name| label_of.get(name.as_str()).copied().unwrap_or(0)).collect();
         let mut remarks = Vec::new();
         let name = &origin_of_split.name;
         if !empty.is_empty() {
@@ -328,6 +332,7 @@ impl Dataset for FolderDataset {
             bytes: self.index.size(),
             passed_over: vec![("files not named like images", u64::from(self.index.skipped()[0]))],
             remarks: self.remarks.clone(),
+            class_order: class_order::remark(&self.classes),
         })
     }
 
@@ -360,7 +365,12 @@ mod tests {
     }
 
     fn opened(dir: &Path, split: Split, cache: &Cache) -> Result<FolderDataset> {
-        FolderDataset::open(dir, split, &ShardOptions { cache: cache.clone(), ..ShardOptions::default() })
+        FolderDataset::open(
+            dir,
+            split,
+            ClassOrder::Auto,
+            &ShardOptions { cache: cache.clone(), ..ShardOptions::default() },
+        )
     }
 
     fn open(dir: &Path, split: Split) -> FolderDataset {

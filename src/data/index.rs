@@ -534,6 +534,8 @@ pub struct Listing {
     pub passed_over: Vec<(&'static str, u64)>,
     /// What else the user should know.
     pub remarks: Vec<String>,
+    /// Which order of the classes is used, where another would give other labels.
+    pub class_order: Option<String>,
 }
 
 impl Cache {

@@ -7,6 +7,7 @@
 pub mod augment;
 pub mod cifar;
 pub mod class_names;
+pub mod class_order;
 pub mod decode;
 pub mod faults;
 pub mod folder;
@@ -173,6 +174,8 @@ pub struct DataSpec {
     pub source: Source,
     /// Folder of the data, or a pattern of shards.
     pub dir: PathBuf,
+    /// Order of class folders that are named by numbers, and with it of the network's outputs.
+    pub class_order: class_order::ClassOrder,
     /// List of samples that are left out of both halves, as `senet data verify` writes it.
     pub quarantine: Option<PathBuf>,
     /// Train on a seeded subset of this many samples.
@@ -222,6 +225,7 @@ impl Default for DataSpec {
         Self {
             source: Source::Auto,
             dir: PathBuf::from("data/fashion-mnist"),
+            class_order: class_order::ClassOrder::default(),
             quarantine: None,
             limit: None,
             size: None,

@@ -1,5 +1,6 @@
 //! Which form the data has, and what opens it.
 
+use super::class_order::ClassOrder;
 use super::folder::{self, FolderDataset};
 use super::imagenet_val::{self, ImagenetVal};
 use super::shards::{self, ShardDataset, ShardOptions};
@@ -21,14 +22,14 @@ impl DataSpec {
         let dir = &self.dir;
         Ok(match self.form()? {
             Source::Idx => Arc::new(idx::IdxDataset::open(dir, split)?),
-            Source::Folder => Arc::new(FolderDataset::open(dir, split, options)?),
+            Source::Folder => Arc::new(FolderDataset::open(dir, split, self.class_order, options)?),
             Source::Shards => {
                 check_named(dir, split)?;
                 Arc::new(ShardDataset::open(dir, split, options)?)
             }
             Source::Cifar => Arc::new(cifar::CifarDataset::open(dir, split)?),
             Source::ImagenetVal => match split {
-                Split::Train => Arc::new(FolderDataset::open(dir, split, options)?),
+                Split::Train => Arc::new(FolderDataset::open(dir, split, ClassOrder::Auto, options)?),
                 Split::Eval => Arc::new(ImagenetVal::open(dir)?),
             },
             Source::Synthetic => Arc::new(SyntheticDataset::new(&self.synthetic, split, seed)),

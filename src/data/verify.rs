@@ -333,6 +333,7 @@ fn check_exif(tiff: &[u8]) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::super::Split;
+    use super::super::class_order::ClassOrder;
     use super::super::folder::FolderDataset;
     use super::super::index::Cache;
     use super::super::quarantine::{Exclusions, without};
@@ -449,7 +450,7 @@ mod tests {
         }
         let options = ShardOptions { cache: Cache::none(), ..ShardOptions::default() };
         let data: Arc<dyn Dataset> =
-            Arc::new(FolderDataset::open(dir.path(), Split::Train, &options).unwrap());
+            Arc::new(FolderDataset::open(dir.path(), Split::Train, ClassOrder::Auto, &options).unwrap());
         let last = AtomicUsize::new(0);
         let report = verify(data.as_ref(), 3, &|done| {
             last.fetch_max(done, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //! folders' order, must not shift the labels.
 
 use super::trained::Trained;
-use crate::error::{Result, failed};
+use crate::data::class_order::{ClassOrder, are_numbers, as_text, by_number, number};
+use crate::error::{Result, failed, usage};
 use crate::models;
 use std::collections::HashMap;
 use tch::{Device, TchError, Tensor};
@@ -14,6 +15,8 @@ pub struct ClassMap {
     outputs: Vec<usize>,
     /// Names of all outputs.
     names: Vec<String>,
+    /// How numbers were read, and what is said of it, where the other order would give other outputs.
+    reading: Option<(ClassOrder, String)>,
 }
 
 /// What is compared with what.
@@ -30,15 +33,16 @@ pub enum Targets {
 impl ClassMap {
     /// For a data set with these `classes`. They are found by their names, ImageNet's by WordNet id as well as by name;
     /// numbers from 0 on (ImageNet-V2's folders) are labels of a network for ImageNet, and of one whose classes nobody
-    /// has named. Where nobody has named them, other names count in their order.
+    /// has named, unless `order` says that they are sorted as text. Where nobody has named them, other names count in
+    /// their order.
     ///
     /// # Errors
-    /// When a class is none of the network's, or two are the same.
-    pub fn new(classes: &[String], trained: &Trained) -> Result<Self> {
-        Self::between(classes, &trained.classes, trained.classes_are_named)
+    /// When a class is none of the network's, two are the same, or there are no numbers to be read in an `order`.
+    pub fn new(classes: &[String], trained: &Trained, order: ClassOrder) -> Result<Self> {
+        Self::between(classes, &trained.classes, trained.classes_are_named, order)
     }
 
-    fn between(found: &[String], known: &[String], are_named: bool) -> Result<Self> {
+    fn between(found: &[String], known: &[String], are_named: bool, order: ClassOrder) -> Result<Self> {
         let hint = "evaluate on the data set that the run was trained on, or on some of its classes";
         if found.len() > known.len() {
             let message = format!(
@@ -51,11 +55,17 @@ impl ClassMap {
         let own_names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
         let names = spelled(known);
         let is_imagenet = || names.iter().copied().eq(models::imagenet_classes().map(|(_, name)| name));
-        if found.len() == known.len()
-            && (!are_named || is_imagenet())
-            && let Some(outputs) = as_numbers(found)
-        {
-            return Ok(Self { outputs, names: own_names(&names) });
+        if are_numbers(found) && (!are_named || is_imagenet()) {
+            if let Some(read) = Self::of_numbers(found, known, are_named, order) {
+                return Ok(read);
+            }
+        } else if order != ClassOrder::Auto {
+            let message = if are_numbers(found) {
+                "`--class-order` is given, but the network's classes have names, by which the data's folders are matched"
+            } else {
+                "`--class-order` is given, but the data's classes are not named by numbers"
+            };
+            return Err(usage(message).hint("leave it out").into());
         }
         let outputs: HashMap<&str, usize> = names.iter().copied().zip(0..).collect();
         let spelling = spelled(found);
@@ -72,7 +82,7 @@ impl ClassMap {
                     return Err(failed(message).hint("put their images into one folder").into());
                 }
             }
-            return Ok(Self { outputs, names: own_names(&names) });
+            return Ok(Self { outputs, names: own_names(&names), reading: None });
         };
         if are_named || found.len() != known.len() {
             let message = format!(
@@ -82,7 +92,66 @@ impl ClassMap {
             );
             return Err(failed(message).hint(hint).into());
         }
-        Ok(Self { outputs: (0..found.len()).collect(), names: own_names(&spelling) })
+        Ok(Self { outputs: (0..found.len()).collect(), names: own_names(&spelling), reading: None })
+    }
+
+    /// For classes that are all numbers, and a network that has nothing to match them by; `None` where names decide after
+    /// all.
+    fn of_numbers(found: &[String], known: &[String], are_named: bool, order: ClassOrder) -> Option<Self> {
+        let is_whole = found.len() == known.len();
+        let counts_from_0 = as_numbers(found);
+        // Where some are missing, those that a network's numbers name.
+        let all = if is_whole { found.to_vec() } else { (0..known.len()).map(|n| n.to_string()).collect() };
+        if order == ClassOrder::Auto && are_named && counts_from_0.is_none()
+            || !is_whole && (are_named || found.iter().any(|class| !all.contains(class)))
+        {
+            return None;
+        }
+        let outputs_in = |sorted: &[String]| -> Vec<usize> {
+            let outputs: HashMap<&String, usize> = sorted.iter().zip(0..).collect();
+            found.iter().map(|class| outputs[class]).collect()
+        };
+        let (text, numeric) = (as_text(&all), by_number(&all));
+        let (of_text, of_numbers) = (outputs_in(&text), outputs_in(&numeric));
+        let chosen = match order {
+            ClassOrder::Auto if counts_from_0.is_some() || !is_whole => ClassOrder::Numeric,
+            ClassOrder::Auto => ClassOrder::Alphabetical,
+            given => given,
+        };
+        let example = (0..found.len()).find(|class| of_text[*class] != of_numbers[*class]);
+        let reading = example.map(|class| {
+            let (folder, text, number) = (&found[class], of_text[class], of_numbers[class]);
+            let said = if chosen == ClassOrder::Numeric {
+                format!(
+                    "class folders are named by numbers: folder {folder} is output {number} (`--class-order alphabetical`: \
+                     output {text}, as torchvision's ImageFolder sorts them)"
+                )
+            } else {
+                format!(
+                    "class folders are named by numbers and sorted as text, as torchvision's ImageFolder does: folder \
+                     {folder} is output {text} (`--class-order numeric`: output {number})"
+                )
+            };
+            (chosen, said)
+        });
+        let (outputs, sorted) = match chosen {
+            ClassOrder::Numeric => (of_numbers, numeric),
+            _ => (of_text, text),
+        };
+        // ImageNet's outputs have names of their own, if the folders are its labels.
+        let is_imagenet = known.len() == models::imagenet_classes().count() && chosen == ClassOrder::Numeric;
+        let names = if is_imagenet && counts_from_0.is_some() {
+            spelled(known).into_iter().map(str::to_string).collect()
+        } else {
+            sorted
+        };
+        Some(Self { outputs, names, reading })
+    }
+
+    /// How class folders that are named by numbers were read, and a sentence about it, where the other order would give
+    /// other outputs.
+    pub fn reading(&self) -> Option<&(ClassOrder, String)> {
+        self.reading.as_ref()
     }
 
     /// Classes of the data set.
@@ -134,11 +203,7 @@ impl Targets {
 
 /// The classes as numbers, if they are those from 0 on, in any order.
 fn as_numbers(classes: &[String]) -> Option<Vec<usize>> {
-    let number = |class: &String| {
-        let digits = (1..=9).contains(&class.len()) && class.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| class.parse().ok()).flatten()
-    };
-    let numbers: Vec<usize> = classes.iter().map(number).collect::<Option<_>>()?;
+    let numbers: Vec<usize> = classes.iter().map(|class| number(class)).collect::<Option<_>>()?;
     let mut sorted = numbers.clone();
     sorted.sort_unstable();
     sorted.into_iter().eq(0..numbers.len()).then_some(numbers)
@@ -165,7 +230,7 @@ mod tests {
     }
 
     fn map(found: &[&str], known: &[&str], are_named: bool) -> Result<Vec<usize>> {
-        Ok(ClassMap::between(&strings(found), &strings(known), are_named)?.outputs)
+        Ok(ClassMap::between(&strings(found), &strings(known), are_named, ClassOrder::Auto)?.outputs)
     }
 
     fn imagenet() -> (Vec<String>, Vec<String>) {
@@ -191,17 +256,19 @@ mod tests {
             // Numbers sorted as text, as folders are.
             let mut numbers: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
             numbers.sort_unstable();
-            let found = ClassMap::between(&numbers, known, true).unwrap();
+            let found = ClassMap::between(&numbers, known, true, ClassOrder::Auto).unwrap();
             assert_eq!((numbers[2].as_str(), found.outputs[2]), ("10", 10));
             assert_eq!(found.names(true)[2], names[10]);
-            let some = ClassMap::between(&ids[990..], known, false).unwrap();
+            let some = ClassMap::between(&ids[990..], known, false, ClassOrder::Auto).unwrap();
             assert_eq!((some.len(), some.outputs(), some.outputs[0]), (10, 1000, 990));
             assert_eq!(some.names(true), names[990..]);
-            let few = ClassMap::between(&numbers[..10], known, true).unwrap_err().to_string();
+            let few =
+                ClassMap::between(&numbers[..10], known, true, ClassOrder::Auto).unwrap_err().to_string();
             assert!(few.contains("class `0`"), "{few}");
         }
-        let twice =
-            ClassMap::between(&[ids[3].clone(), names[3].clone()], &names, true).unwrap_err().to_string();
+        let twice = ClassMap::between(&[ids[3].clone(), names[3].clone()], &names, true, ClassOrder::Auto)
+            .unwrap_err()
+            .to_string();
         assert!(twice.contains("one and the same"), "{twice}");
         let labels = imagenet_labels(&[names[7].clone(), "unicorn".to_string(), ids[9].clone()]);
         assert_eq!(labels, [Some(7), None, Some(9)]);
@@ -213,7 +280,9 @@ mod tests {
         assert_eq!(map(&["cat", "dog", "fox"], &numbers, false).unwrap(), [0, 1, 2]);
         assert_eq!(map(&["2", "0", "1"], &numbers, false).unwrap(), [2, 0, 1]);
         assert!(map(&["cat", "dog"], &numbers, false).is_err());
-        let named = ClassMap::between(&strings(&["cat", "dog", "fox"]), &strings(&numbers), false).unwrap();
+        let named =
+            ClassMap::between(&strings(&["cat", "dog", "fox"]), &strings(&numbers), false, ClassOrder::Auto)
+                .unwrap();
         assert_eq!(named.names(false), ["cat", "dog", "fox"]);
         assert_eq!(as_numbers(&strings(&["01", "00"])), Some(vec![1, 0]));
         for other in [["0", "2"], ["1", "1"], ["-0", "1"], ["0", "99999999999999999999"]] {
@@ -222,9 +291,72 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_the_order_says_and_that_is_said() {
+        let read = |found: &[&str], outputs: usize, are_named: bool, order: ClassOrder| {
+            let known: Vec<String> = (0..outputs).map(|output| output.to_string()).collect();
+            let map = ClassMap::between(&strings(found), &known, are_named, order).unwrap();
+            let said = map.reading().map(|(_, said)| said.clone()).unwrap_or_default();
+            (map.outputs.clone(), said, map.names(true))
+        };
+        use ClassOrder::{Alphabetical, Auto, Numeric};
+        let eleven = ["0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let by_number = vec![0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9];
+        for order in [Auto, Numeric] {
+            let (outputs, said, names) = read(&eleven, 11, false, order);
+            assert_eq!((outputs, names), (by_number.clone(), strings(&eleven)));
+            assert!(
+                said.contains("folder 10 is output 10 (`--class-order alphabetical`: output 2"),
+                "{said}"
+            );
+        }
+        let (outputs, said, names) = read(&eleven, 11, false, Alphabetical);
+        assert_eq!((outputs, names), ((0..11).collect::<Vec<_>>(), strings(&eleven)));
+        assert!(said.contains("folder 10 is output 2 (`--class-order numeric`: output 10"), "{said}");
+
+        // Numbers from 1 on: nothing says that they are outputs.
+        let from_1 = ["1", "10", "2", "3", "4", "5", "6", "7", "8", "9"];
+        let (outputs, said, _) = read(&from_1, 10, false, Auto);
+        assert_eq!(outputs, (0..10).collect::<Vec<_>>());
+        assert!(said.contains("folder 10 is output 1 (`--class-order numeric`: output 9"), "{said}");
+        assert_eq!(read(&from_1, 10, false, Numeric).0, [0, 9, 1, 2, 3, 4, 5, 6, 7, 8]);
+
+        // Some of the folders: the others' names are known.
+        let (outputs, said, _) = read(&["2", "10"], 11, false, Auto);
+        assert!(outputs == [2, 10] && said.contains("folder 2 is output 2"), "{said}");
+        let (outputs, _, names) = read(&["2", "10"], 11, false, Alphabetical);
+        assert_eq!((outputs, names), (vec![3, 2], strings(&["2", "10"])));
+
+        // Where both orders are one, and where names decide, nothing is said.
+        let padded = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10"];
+        for (found, are_named) in [(&padded, false), (&eleven, true)] {
+            let (outputs, said, _) = read(found, 11, are_named, Auto);
+            let expected = if are_named { by_number.clone() } else { (0..11).collect() };
+            assert!(outputs == expected && said.is_empty(), "{found:?}: {said}");
+        }
+        let refusal = |found: &[&str], are_named: bool| {
+            let known = if are_named { strings(found) } else { strings(&["0", "1"]) };
+            ClassMap::between(&strings(found), &known, are_named, Numeric).unwrap_err().to_string()
+        };
+        assert!(refusal(&["0", "1"], true).contains("classes have names"));
+        assert!(refusal(&["cat", "dog"], false).contains("not named by numbers"));
+        let (_, names) = imagenet();
+        let mut folders: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+        folders.sort_unstable();
+        for are_named in [true, false] {
+            let map = ClassMap::between(&folders, &names, are_named, Alphabetical).unwrap();
+            assert_eq!((map.outputs[2], map.names(false)[2].as_str()), (2, "10"));
+        }
+    }
+
+    #[test]
     fn targets_are_labels_of_outputs_or_outputs_of_labels() {
-        let map =
-            ClassMap::between(&strings(&["cat", "ant"]), &strings(&["ant", "bee", "cat"]), true).unwrap();
+        let map = ClassMap::between(
+            &strings(&["cat", "ant"]),
+            &strings(&["ant", "bee", "cat"]),
+            true,
+            ClassOrder::Auto,
+        )
+        .unwrap();
         let (logits, labels) = (Tensor::from_slice2(&[[1f32, 2., 3.]]), Tensor::from_slice(&[0i64]));
         let choose = |targets: &Targets| {
             let (logits, labels) = targets.choose(logits.shallow_clone(), &labels).unwrap();
@@ -232,7 +364,8 @@ mod tests {
         };
         assert_eq!(choose(&map.targets(false, Device::Cpu).unwrap()), (vec![1., 2., 3.], 2));
         assert_eq!(choose(&map.targets(true, Device::Cpu).unwrap()), (vec![3., 1.], 0));
-        let own = ClassMap::between(&strings(&["ant"]), &strings(&["ant", "bee"]), true).unwrap();
+        let own =
+            ClassMap::between(&strings(&["ant"]), &strings(&["ant", "bee"]), true, ClassOrder::Auto).unwrap();
         assert!(matches!(own.targets(false, Device::Cpu).unwrap(), Targets::Own));
         assert!(matches!(own.targets(true, Device::Cpu).unwrap(), Targets::Subset(_)));
     }

@@ -7,6 +7,7 @@ use super::nonfinite::{self, LogitsCheck};
 use super::setup::{Setup, fingerprint, share_threads};
 use super::splits;
 use super::trained::Trained;
+use crate::data::class_order::ClassOrder;
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
 use crate::data::preprocessing::{PreprocessingOverrides, UsedPreprocessing};
@@ -197,6 +198,8 @@ pub struct Request {
     pub without_se: Vec<String>,
     /// Changes of how images are prepared.
     pub preprocessing: PreprocessingOverrides,
+    /// What class folders named by numbers are to a network whose classes have no names.
+    pub class_order: ClassOrder,
 }
 
 /// Which trained network.
@@ -237,6 +240,8 @@ pub struct Outcome {
     pub preprocessing: UsedPreprocessing,
     /// Classes of the data, and outputs of the network.
     pub classes: (usize, usize),
+    /// How folders named by numbers were read, where it matters.
+    pub class_order: Option<ClassOrder>,
     /// What the user should know.
     pub warning: Option<String>,
 }
@@ -268,6 +273,9 @@ pub fn run(
     share_threads(experiment.threads, collective);
     if collective.is_main() {
         observer.remark(&splits::line(&experiment.data, splits::EVALUATION, dataset.as_ref()));
+        if let Some((_, reading)) = classes.reading() {
+            observer.remark(reading);
+        }
         observer.remark(&trained.preprocessing.line(&trained.model));
         for message in splits::warnings(None, dataset.as_ref()) {
             observer.event(&Event::Warning { message });
@@ -318,9 +326,10 @@ pub fn run(
     for message in faults.take_news() {
         observer.event(&Event::Warning { message });
     }
+    let class_order = classes.reading().map(|(order, _)| *order);
     let classes = (classes.len(), classes.outputs());
     let Trained { model, step, preprocessing, .. } = trained;
-    Ok(Outcome { model, step, evaluation, answers, preprocessing, classes, warning })
+    Ok(Outcome { model, step, evaluation, answers, preprocessing, classes, class_order, warning })
 }
 
 impl Examined {
@@ -354,7 +363,7 @@ impl Examined {
             if request.without_se.is_empty() { trained } else { trained.without_se(&request.without_se)? };
         let dataset = experiment.data.open(Split::Eval, experiment.seed)?;
         check_channels(dataset.as_ref(), &trained)?;
-        let classes = ClassMap::new(dataset.classes(), &trained)?;
+        let classes = ClassMap::new(dataset.classes(), &trained, request.class_order)?;
         Ok(Self { trained, dataset, classes, experiment, warning })
     }
 

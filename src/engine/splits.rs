@@ -59,6 +59,11 @@ pub fn warnings(train: Option<&dyn Dataset>, eval: &dyn Dataset) -> Vec<String> 
     found
 }
 
+/// Which order of the classes training uses, where another would give other labels.
+pub fn class_order(data: &dyn Dataset) -> Option<String> {
+    data.listing()?.class_order
+}
+
 /// What was skipped when a data set was listed, in whole sentences.
 pub fn of_listing(data: &dyn Dataset) -> Vec<String> {
     let Some(listing) = data.listing() else { return Vec::new() };

@@ -239,6 +239,7 @@ impl Dataset for ShardDataset {
             bytes: self.index.size(),
             passed_over: PASSED_OVER.into_iter().zip(counts).collect(),
             remarks: self.remarks.iter().cloned().chain(self.cut_shards()).collect(),
+            class_order: None,
         })
     }
 

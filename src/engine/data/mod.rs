@@ -90,7 +90,7 @@ impl From<Listing> for IndexedUnits {
             file: listing.origin.file,
             unsaved: listing.origin.unsaved,
             passed_over: passed_over.collect(),
-            remarks: listing.remarks,
+            remarks: listing.remarks.into_iter().chain(listing.class_order).collect(),
         }
     }
 }
@@ -156,7 +156,8 @@ pub fn verify(
         };
         match verify::verify(data.as_ref(), threads, &progress) {
             Some(report) => {
-                let warnings = splits::of_listing(data.as_ref());
+                let mut warnings = splits::of_listing(data.as_ref());
+                warnings.extend(splits::class_order(data.as_ref()));
                 found.push(VerifiedHalf { half, report, warnings, refused });
             }
             None => return Ok(None),
