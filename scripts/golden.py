@@ -134,8 +134,9 @@ def released(net):
 
 def without_se(net):
     for layer in net.modules():
-        if hasattr(layer, "se"):
-            layer.se = nn.Identity()
+        for name in ("se", "se_module"):
+            if hasattr(layer, name):
+                setattr(layer, name, nn.Identity())
     return net
 
 
@@ -495,6 +496,10 @@ def imagenet_networks():
         nets[f"se-resnext-{kind}-v1.5"] = from_timm(f"seresnext{kind.replace('-', '_')}")
     nets["resnext-101-32x4d-v1.5"] = Reference("torchvision ResNet, 32 groups of 4", resnext_101_32x4d)
     nets |= released_networks(nets)
+    for n in (18, 34):
+        nets[f"se-resnet-{n}-legacy"] = legacy = from_timm(f"legacy_seresnet{n}")
+        nets[f"resnet-{n}-legacy"] = Reference(
+            f"{legacy.source}, its SE blocks removed", lambda classes, legacy=legacy: without_se(legacy.build(classes)))
     nets["senet-154"] = from_timm("legacy_senet154", True, renamed=SENET_STEM)
     nets["senet-154-v1.5"] = senet = from_timm("senet154")
     plain = f"{senet.source}, its SE blocks removed"

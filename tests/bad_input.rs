@@ -234,8 +234,9 @@ fn a_batch_of_one_value_a_channel() {
 #[test]
 fn unknown_names() {
     let sandbox = Sandbox::new();
-    for command in ["summary se-resnet-51", "bench eval --model se-resnet-51", "train --model se-resnet-51"] {
-        refused(&sandbox, command, 2, &["unknown network `se-resnet-51`", "hint: did you mean `se-resnet-5"]);
+    for command in ["summary se-resent-50", "bench eval --model se-resent-50", "train --model se-resent-50"] {
+        let parts = ["unknown network `se-resent-50`", "hint: did you mean `se-resnet-50`"];
+        refused(&sandbox, command, 2, &parts);
     }
     refused(
         &sandbox,

@@ -64,8 +64,8 @@ fn what_torch_saves_is_read() {
 #[test]
 fn export_and_import_are_each_others_inverse() {
     let sandbox = Sandbox::new();
-    let net = filled_net(&spec("se-resnet-18"), 10);
-    write_weights(&sandbox.path("a.safetensors"), &named(&net, "se-resnet-18", Scheme::Senet));
+    let net = filled_net(&spec("se-resnet-18-legacy"), 10);
+    write_weights(&sandbox.path("a.safetensors"), &named(&net, "se-resnet-18-legacy", Scheme::Senet));
     // A file that does not say whose it is needs to be told; ours say it.
     refused(
         &sandbox,
@@ -73,7 +73,7 @@ fn export_and_import_are_each_others_inverse() {
         2,
         &["does not say which network", "--model"],
     );
-    sandbox.succeed("import a.safetensors --model SE-ResNet-18 --out ours.safetensors");
+    sandbox.succeed("import a.safetensors --model SE-ResNet-18-Legacy --out ours.safetensors");
     let words = "export --weights ours.safetensors --names timm --out timm.safetensors --json";
     let written = sandbox.succeed(words).json();
     assert_eq!(fields(&written), ["out", "model", "names", "tensors", "values", "left_out"]);

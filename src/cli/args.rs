@@ -652,9 +652,9 @@ pub struct SummaryArgs {
     /// SE blocks without biases, as in the journal's ablations.
     #[arg(long)]
     pub no_se_bias: bool,
-    /// Hidden width of the SE blocks: `exact` (C/r) or `multiple-of-8` (timm's).
-    #[arg(long, value_name = "RULE", default_value = "exact", value_parser = rounding)]
-    pub rounding: Rounding,
+    /// Hidden width of the SE blocks: `exact` (C/r) or `multiple-of-8` (timm's) [default: that of the name].
+    #[arg(long, value_name = "RULE", value_parser = rounding)]
+    pub rounding: Option<Rounding>,
     /// Number of classes; default: what the network was made for.
     #[arg(long, value_name = "N", value_parser = whole, allow_hyphen_values = true)]
     pub classes: Option<i64>,

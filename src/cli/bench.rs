@@ -8,7 +8,7 @@ use crate::engine::setup::Setup;
 use crate::engine::train::split::Part;
 use crate::error::{Result, usage};
 use crate::experiment::Experiment;
-use crate::models;
+use crate::models::{self, ModelSpec};
 use crate::net::cost::Shape;
 use crate::report::table::{Table, percent};
 
@@ -45,7 +45,7 @@ fn setup(args: &BenchArgs) -> Result<Setup> {
     let size = args.size.map_or(entry.input.height as usize, |size| size as usize);
     let mut base = Experiment { device: args.device.clone(), ..Experiment::default() };
     base.threads = args.threads.map(|threads| threads as usize);
-    base.model.name.clone_from(&args.model);
+    base.model = ModelSpec::called(&args.model)?;
     let Some(dir) = &args.data else {
         let input = Shape::square(entry.input.channels, size as i64);
         return Setup::new(bench::on_made_up_data(&base, input, entry.classes, args.batch_size as usize));

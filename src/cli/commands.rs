@@ -6,7 +6,6 @@ use super::args::{
 };
 use super::output::{Console, answer_lines, evaluation_lines, note, print, print_json};
 use super::ranks::{self, Role};
-use super::weights::model_spec;
 use super::{INTERRUPTED, REQUEUE, signals};
 use crate::data::class_order::ClassOrder;
 use crate::data::preprocessing::{PreprocessingOverrides, ShortSide, UsedPreprocessing};
@@ -14,12 +13,14 @@ use crate::data::views::Views;
 use crate::dist::collective::Collective;
 use crate::engine::details::{Answers, Questions};
 use crate::engine::setup::{Setup, recipe_hash};
+use crate::engine::weights_file::WeightsOptions;
 use crate::engine::{Context, StopFlag, doctor, eval, splits, train};
 use crate::error::{Result, failed, usage};
 use crate::escaped::{self, shown};
 use crate::experiment::Experiment;
 use crate::experiment::diff::{Difference, differences};
 use crate::experiment::load::Layers;
+use crate::models::aliases::Alias;
 use crate::models::{self, ModelSpec};
 use crate::net::cost::{Cost, Shape, cost};
 use crate::net::se::{InexactWidth, SeSpec};
@@ -419,13 +420,16 @@ pub(super) fn open_run(path: Option<&Path>) -> Result<RunDir> {
 /// Where a trained network comes from.
 pub(super) enum Source {
     Run(RunDir, Checkpoint),
-    File(PathBuf, Option<ModelSpec>),
+    File(PathBuf, WeightsOptions),
 }
 
 impl Source {
     pub(super) fn of(args: &SubjectArgs) -> Result<Self> {
         Ok(match &args.weights {
-            Some(path) => Self::File(path.clone(), args.model.as_deref().map(model_spec).transpose()?),
+            Some(path) => Self::File(
+                path.clone(),
+                WeightsOptions { model: args.model.clone(), ..WeightsOptions::default() },
+            ),
             None => Self::Run(open_run(args.run.as_deref())?, args.checkpoint.into()),
         })
     }
@@ -433,7 +437,7 @@ impl Source {
     pub(super) fn subject(&self) -> eval::Subject<'_> {
         match self {
             Self::Run(run, checkpoint) => eval::Subject::Run(run, *checkpoint),
-            Self::File(path, model) => eval::Subject::File(path, model.as_ref()),
+            Self::File(path, options) => eval::Subject::File(path, options),
         }
     }
 
@@ -606,14 +610,15 @@ pub(super) fn summary(args: &SummaryArgs) -> Result<u8> {
         return list(args.json).map(|()| 0);
     };
     let (entry, has_se) = models::find(name)?;
+    let called = ModelSpec::called(name)?;
     let se = SeSpec {
         reduction: args.reduction,
         bias: !args.no_se_bias,
-        rounding: args.rounding,
-        ..SeSpec::default()
+        rounding: args.rounding.unwrap_or(called.se.rounding),
+        ..called.se.clone()
     };
-    let name = &name.to_lowercase();
-    let spec = ModelSpec { se, ..ModelSpec::named(name) };
+    let spec = ModelSpec { se, ..called };
+    let name = &spec.name;
     let classes = args.classes.unwrap_or(entry.classes);
     let size = args.size.unwrap_or(entry.input.height);
     let input = Shape::square(entry.input.channels, size);
@@ -656,10 +661,10 @@ fn list(json: bool) -> Result<()> {
     if json {
         return print_json(&names);
     }
-    let mut table = Table::new(["without SE", "with SE", "input", "form"]);
+    let mut table = Table::new(["without SE", "with SE", "input", "form", "aliases (timm, torchvision)"]);
     for entry in models::ZOO {
-        let input = entry.input.to_string();
-        table.row([entry.base.to_string(), entry.se_name(), input, entry.about.to_string()]);
+        let (input, aliases) = (entry.input.to_string(), Alias::of_entry(entry).join(", "));
+        table.row([entry.base.to_string(), entry.se_name(), input, entry.about.to_string(), aliases]);
     }
     print(&table.text())
 }

@@ -7,21 +7,15 @@ use crate::data::images::ImageFiles;
 use crate::engine::convert::{self, Written};
 use crate::engine::predict::{self, Prediction, Unpredicted};
 use crate::engine::trained::Trained;
+use crate::engine::weights_file::WeightsOptions;
 use crate::error::{Result, failed, usage};
 use crate::escaped::shown;
 use crate::experiment;
-use crate::models::{self, ModelSpec};
 use crate::report::table::{grouped, percent};
 use crate::run::Checkpoint;
 use crate::weights::names::Scheme;
 use std::path::Path;
 use tch::Device;
-
-/// The network called `name`, with the default settings.
-pub(super) fn model_spec(name: &str) -> Result<ModelSpec> {
-    models::find(name)?;
-    Ok(ModelSpec::named(&name.to_lowercase()))
-}
 
 /// A file of weights, or a checkpoint of a run; with `average`, the moving average of its weights.
 fn trained(
@@ -33,15 +27,14 @@ fn trained(
     device: Device,
 ) -> Result<Trained> {
     if let Some(path) = weights {
-        let trained = Trained::of_file(path, model.map(model_spec).transpose()?.as_ref(), average, device)?;
+        let options = WeightsOptions { model: model.map(str::to_string), average };
+        let trained = Trained::of_file(path, &options, device)?;
         trained.notes.iter().for_each(|text| note(&format!("note: {text}")));
         return Ok(trained);
     }
     let run = open_run(run)?;
-    let (trained, warning) = Trained::of_run(&run, &run.experiment()?, checkpoint, average, device)?;
-    if let Some(warning) = warning {
-        note(&format!("warning: {warning}"));
-    }
+    let trained = Trained::of_run(&run, &run.experiment()?, checkpoint, average, device)?;
+    trained.notes.iter().for_each(|text| note(&format!("warning: {text}")));
     Ok(trained)
 }
 
@@ -51,7 +44,7 @@ pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let mut trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
     trained.preprocess_with(&preprocessing_overrides(&args.preprocessing))?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.values.mean.len())?;
-    note(&trained.preprocessing.line(&trained.model));
+    note(&trained.preprocessing.line(&trained.spec.name));
     if images.skipped() > 0 {
         note(&format!("warning: skipped {} files not named like images", grouped(images.skipped() as i64)));
     }
@@ -91,9 +84,9 @@ fn lines(prediction: &Prediction) -> String {
 }
 
 pub(super) fn import(args: &ImportArgs) -> Result<u8> {
-    let spec = args.model.as_deref().map(model_spec).transpose()?;
     check_ending(&args.out)?;
-    let written = convert::import(&args.file, spec.as_ref(), args.ema, &args.out)?;
+    let options = WeightsOptions { model: args.model.clone(), average: args.ema };
+    let written = convert::import(&args.file, &options, &args.out)?;
     show(&written, args.json)
 }
 
@@ -117,7 +110,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8> {
     let trained = trained(weights, args.model.as_deref(), run, checkpoint, average, Device::Cpu)?;
     let scheme = match args.names {
         Names::Senet => Scheme::Senet,
-        Names::Timm => convert::timm_names(&trained.model)?,
+        Names::Timm => convert::timm_names(&trained.spec)?,
     };
     show(&convert::export(&trained, scheme, &args.out)?, args.json)
 }

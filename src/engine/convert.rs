@@ -1,8 +1,10 @@
 //! Weights from one form of file to another.
 
-use super::trained::{self, Trained};
+use super::trained::Trained;
+use super::weights_file::{WeightsFile, WeightsOptions};
 use crate::error::{Result, failed};
 use crate::files;
+use crate::models::aliases::{self, ALIASES};
 use crate::models::{self, ModelSpec};
 use crate::weights::names::{self, Scheme};
 use crate::weights::{About, safetensors};
@@ -34,12 +36,12 @@ pub struct Written {
 ///
 /// # Errors
 /// When the weights do not fit the network in every tensor, or `out` exists.
-pub fn import(path: &Path, model: Option<&ModelSpec>, average: bool, out: &Path) -> Result<Written> {
+pub fn import(path: &Path, options: &WeightsOptions, out: &Path) -> Result<Written> {
     refuse_existing(out)?;
-    let (weights, spec) = trained::open(path, model, average)?;
-    let trained = Trained::of_weights(&weights, spec, Device::Cpu)?;
-    let notes = trained.notes.clone();
-    Ok(Written { left_out: weights.left_out, notes, ..export(&trained, Scheme::Senet, out)? })
+    let file = WeightsFile::open(path, options)?;
+    let left_out = file.weights.left_out.clone();
+    let trained = Trained::of_weights(file, Device::Cpu)?;
+    Ok(Written { left_out, notes: trained.notes.clone(), ..export(&trained, Scheme::Senet, out)? })
 }
 
 /// Writes the weights of `trained` with names of `scheme`.
@@ -48,32 +50,48 @@ pub fn import(path: &Path, model: Option<&ModelSpec>, average: bool, out: &Path)
 /// When `out` exists or cannot be written.
 pub fn export(trained: &Trained, scheme: Scheme, out: &Path) -> Result<Written> {
     refuse_existing(out)?;
-    let (entry, _) = models::find(&trained.model)?;
+    let (entry, _) = models::find(&trained.spec.name)?;
     let tensors: Vec<(String, Tensor)> = trained
         .net
         .tensors()
         .iter()
         .map(|named| (scheme.from_ours(entry, &named.param.name), named.tensor.shallow_clone()))
         .collect();
+    let classes = if trained.classes_are_named { trained.classes.as_slice() } else { &[] };
     let about = About {
-        model: Some(trained.model.clone()),
-        classes: if trained.classes_are_named { trained.classes.clone() } else { Vec::new() },
+        model: Some(trained.spec.name.clone()),
+        classes: classes.to_vec(),
         preprocessing: Some(trained.preprocessing.values.clone()),
     };
     files::write_atomic(out, &safetensors::write(&tensors, &about)?)?;
     let values = trained.net.tensors().iter().map(|named| named.param.count() as u64).sum();
-    let (out, model) = (out.to_path_buf(), trained.model.clone());
+    let (out, model) = (out.to_path_buf(), trained.spec.name.clone());
     let (left_out, notes) = (Vec::new(), Vec::new());
     Ok(Written { out, model, names: scheme, tensors: tensors.len(), values, left_out, notes })
 }
 
-/// The names that timm gives the tensors of the network `model`.
+/// The names that timm gives the tensors of the network `spec`.
 ///
 /// # Errors
-/// When the network is unknown.
-pub fn timm_names(model: &str) -> Result<Scheme> {
-    let (entry, with_se) = models::find(model)?;
-    Ok(names::timm(entry, with_se))
+/// When timm has no network that computes the same.
+pub fn timm_names(spec: &ModelSpec) -> Result<Scheme> {
+    if let Some(alias) = aliases::timm_name(spec) {
+        return Ok(names::of_timm(alias.name));
+    }
+    let name = &spec.name;
+    let mut twins = vec![name.clone()];
+    twins.extend(aliases::twins(name));
+    let theirs =
+        ALIASES.iter().filter(|alias| alias.is_timms() && twins.iter().any(|twin| twin == alias.canonical));
+    let near: Vec<String> = theirs.map(|alias| alias.described()).collect();
+    let message = format!(
+        "timm has no network that computes what this {name} computes, so no file can be named for it"
+    );
+    let hint = match near.is_empty() {
+        true => "leave out `--names timm`".to_string(),
+        false => format!("leave out `--names timm`; timm's {}", near.join(", its ")),
+    };
+    Err(failed(message).hint(hint).into())
 }
 
 /// A file that is there is somebody's.

@@ -7,6 +7,7 @@ use super::nonfinite::{self, LogitsCheck};
 use super::setup::{Setup, fingerprint, share_threads};
 use super::splits;
 use super::trained::Trained;
+use super::weights_file::WeightsOptions;
 use crate::data::class_order::ClassOrder;
 use crate::data::faults::Faults;
 use crate::data::loader::{Batch, Loader, Plan};
@@ -18,7 +19,6 @@ use crate::error::{Result, TorchContext, failed, usage};
 use crate::experiment::Experiment;
 use crate::metrics::guesses::Guesses;
 use crate::metrics::{Counters, Totals};
-use crate::models::ModelSpec;
 use crate::net::build::Net;
 use crate::net::loss::cross_entropy;
 use crate::net::plan::InferencePlan;
@@ -207,8 +207,8 @@ pub struct Request {
 pub enum Subject<'a> {
     /// A checkpoint of a run.
     Run(&'a RunDir, Checkpoint),
-    /// A file of weights, of this network if it does not say so itself.
-    File(&'a Path, Option<&'a ModelSpec>),
+    /// A file of weights, and how to read it.
+    File(&'a Path, &'a WeightsOptions),
 }
 
 /// A trained network with the data it is looked at on.
@@ -276,7 +276,7 @@ pub fn run(
         if let Some((_, reading)) = classes.reading() {
             observer.remark(reading);
         }
-        observer.remark(&trained.preprocessing.line(&trained.model));
+        observer.remark(&trained.preprocessing.line(&trained.spec.name));
         for message in splits::warnings(None, dataset.as_ref()) {
             observer.event(&Event::Warning { message });
         }
@@ -287,7 +287,7 @@ pub fn run(
         .torch_context(|| "cannot prepare the classes".to_string())?;
     if collective.world_size() > 1 {
         let data = ("evaluation data".to_string(), fingerprint(dataset.as_ref()));
-        let weights = ("checkpoint".to_string(), format!("{:?} of {}", trained.step, trained.model));
+        let weights = ("checkpoint".to_string(), format!("{:?} of {}", trained.step, trained.spec.name));
         let preprocessing = ("preprocessing".to_string(), format!("{:?}", trained.preprocessing));
         collective.agree(&[data, weights, preprocessing].into())?;
     }
@@ -328,7 +328,8 @@ pub fn run(
     }
     let class_order = classes.reading().map(|(order, _)| *order);
     let classes = (classes.len(), classes.outputs());
-    let Trained { model, step, preprocessing, .. } = trained;
+    let Trained { spec, step, preprocessing, .. } = trained;
+    let model = spec.name;
     Ok(Outcome { model, step, evaluation, answers, preprocessing, classes, class_order, warning })
 }
 
@@ -338,25 +339,28 @@ impl Examined {
     /// # Errors
     /// When the weights, the data and the network do not fit together.
     pub fn open(subject: Subject<'_>, request: &Request) -> Result<Self> {
-        let (mut experiment, mut trained, warning) = match subject {
+        let (mut experiment, mut trained) = match subject {
             Subject::Run(run, checkpoint) => {
                 let mut experiment = run.experiment()?;
                 let device = request.apply(&mut experiment)?;
-                let (trained, warning) =
-                    Trained::of_run(run, &experiment, checkpoint, request.average, device)?;
-                (experiment, trained, warning)
+                let trained = Trained::of_run(run, &experiment, checkpoint, request.average, device)?;
+                (experiment, trained)
             }
-            Subject::File(path, model) => {
+            Subject::File(path, options) => {
                 let mut experiment = Experiment::default();
                 let device = request.apply(&mut experiment)?;
-                let trained = Trained::of_file(path, model, request.average, device)?;
+                let trained = Trained::of_file(
+                    path,
+                    &WeightsOptions { average: request.average, ..options.clone() },
+                    device,
+                )?;
                 let (dir, source) = (experiment.data.dir, experiment.data.source);
                 experiment.data =
                     DataSpec { dir, source, ..DataSpec::prepared(&trained.preprocessing.values) };
-                let notes = (!trained.notes.is_empty()).then(|| trained.notes.join("; "));
-                (experiment, trained, notes)
+                (experiment, trained)
             }
         };
+        let warning = (!trained.notes.is_empty()).then(|| trained.notes.join("; "));
         trained.preprocess_with(&request.preprocessing)?;
         experiment.data.preprocess_as(&trained.preprocessing.values);
         let trained =

@@ -29,7 +29,7 @@ pub fn excitation(
     let Examined { trained, dataset, experiment, .. } = &examined;
     let names = gated_blocks(&trained.node);
     if names.is_empty() {
-        let message = format!("{} has no SE blocks with gates", trained.model);
+        let message = format!("{} has no SE blocks with gates", trained.spec.name);
         return Err(failed(message).hint("inspect a network whose name begins with `se-`").into());
     }
     let classes = choose(chosen, dataset.as_ref())?;
@@ -55,7 +55,7 @@ pub fn excitation(
     let spelling = spelled(dataset.classes());
     let setting = vec![format!("{}, {done} evaluation images", experiment.data.in_words())];
     let excitation = Excitation {
-        model: trained.model.clone(),
+        model: trained.spec.name.clone(),
         setting,
         seen: done,
         classes: classes.iter().map(|class| spelling[*class].to_string()).collect(),

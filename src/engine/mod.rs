@@ -17,6 +17,7 @@ pub mod setup;
 pub mod splits;
 pub mod train;
 pub mod trained;
+pub mod weights_file;
 
 use crate::dist::collective::Collective;
 use crate::error::Result;

@@ -1,19 +1,20 @@
 //! A network that has been trained, with everything that its use needs: from a run, or from a file of weights.
 
+use super::weights_file::{WeightsFile, WeightsOptions};
 use crate::data::Normalise;
 use crate::data::preprocessing::{
     Preprocessing, PreprocessingOverrides, PreprocessingSource, UsedPreprocessing,
 };
-use crate::error::{Result, TorchContext, failed, usage};
+use crate::error::{Result, TorchContext, usage};
 use crate::experiment::Experiment;
 use crate::models::{self, Head, ModelSpec};
 use crate::net::Node;
 use crate::net::build::{Net, overwrite};
-use crate::net::cost::{Shape, cost, count};
+use crate::net::cost::{Shape, cost};
 use crate::net::gates::{gated_blocks, without_blocks};
 use crate::net::precision::Precision;
 use crate::run::{Checkpoint, RunDir};
-use crate::weights::{About, DeclaredPreprocessing, Weights};
+use crate::weights::DeclaredPreprocessing;
 use std::collections::HashSet;
 use std::path::Path;
 use tch::Device;
@@ -21,8 +22,8 @@ use tch::Device;
 /// A trained network.
 #[derive(Debug)]
 pub struct Trained {
-    /// Which network.
-    pub model: String,
+    /// The network, with all its settings.
+    pub spec: ModelSpec,
     /// Its description.
     pub node: Node,
     /// Its weights, on the device.
@@ -40,8 +41,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// A checkpoint of a run, whose configuration is `experiment`, or with `average` the moving average of its weights. The
-    /// second value is what the user should know.
+    /// A checkpoint of a run, whose configuration is `experiment`, or with `average` the moving average of its weights.
     ///
     /// # Errors
     /// When the checkpoint is damaged or does not fit the configuration.
@@ -51,10 +51,9 @@ impl Trained {
         which: Checkpoint,
         average: bool,
         device: Device,
-    ) -> Result<(Self, Option<String>)> {
+    ) -> Result<Self> {
         let (saved, warning) = run.saved(which)?;
         let warnings: Vec<String> = run.edits_warning()?.into_iter().chain(warning).collect();
-        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let identity = saved.identity();
         let node = experiment.model.describe(identity.channels as i64, identity.classes.len() as i64)?;
         let preprocessing = experiment.data.preprocessing();
@@ -67,38 +66,35 @@ impl Trained {
         } else {
             saved.load_weights(&net)?
         };
-        let trained = Self {
-            model: experiment.model.name.clone(),
+        Ok(Self {
+            spec: experiment.model.clone(),
             node,
             net,
             preprocessing,
             classes: identity.classes.to_vec(),
             classes_are_named: true,
             step: Some(saved.progress().step),
-            notes: Vec::new(),
-        };
-        Ok((trained, warning))
+            notes: warnings,
+        })
     }
 
-    /// A file of weights, of the network `model` or, without it, of the one that the file names; with `average`, the
-    /// moving average of the weights that the file has.
+    /// A file of weights, of the network that `options` name or else of the one that the file names.
     ///
     /// # Errors
     /// When nobody says which network it is, or the file does not fit it.
-    pub fn of_file(path: &Path, model: Option<&ModelSpec>, average: bool, device: Device) -> Result<Self> {
-        let (weights, spec) = open(path, model, average)?;
-        Self::of_weights(&weights, spec, device)
+    pub fn of_file(path: &Path, options: &WeightsOptions, device: Device) -> Result<Self> {
+        Self::of_weights(WeightsFile::open(path, options)?, device)
     }
 
-    /// Weights that were read for the network `spec`.
+    /// Weights that have been read, in their network.
     ///
     /// # Errors
     /// When they do not fit it in every tensor.
-    pub fn of_weights(weights: &Weights, spec: ModelSpec, device: Device) -> Result<Self> {
+    pub fn of_weights(file: WeightsFile, device: Device) -> Result<Self> {
+        let WeightsFile { weights, spec, preprocessing, notes } = file;
+        let classes = &weights.about.classes;
         let (entry, _) = models::find(&spec.name)?;
-        let About { classes, .. } = &weights.about;
-        let declared = DeclaredPreprocessing::of(&weights.path, &weights.about, entry)?;
-        let preprocessing = declared.values;
+        let DeclaredPreprocessing { values: preprocessing, source, .. } = preprocessing;
         // How many classes there are, the classifier's bias says.
         let bias = weights.arrays.get(&format!("{}.bias", entry.classifier()));
         let outputs = bias.map_or(entry.classes, |bias| bias.values.len() as i64);
@@ -109,9 +105,8 @@ impl Trained {
         weights.fill(&net, &spec.name, Head::Keep)?;
         let classes_are_named = classes.len() as i64 == outputs;
         let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
-        let notes = [weights.notes.as_slice(), &declared.notes].concat();
-        let preprocessing = UsedPreprocessing::declared(preprocessing, declared.source);
-        Ok(Self { model: spec.name, node, net, preprocessing, classes, classes_are_named, step: None, notes })
+        let preprocessing = UsedPreprocessing::declared(preprocessing, source);
+        Ok(Self { spec, node, net, preprocessing, classes, classes_are_named, step: None, notes })
     }
 }
 
@@ -145,7 +140,7 @@ impl Trained {
             let mut meant = blocks.iter().filter(|block| is_meant(word, block)).peekable();
             if meant.peek().is_none() {
                 let message =
-                    format!("`--without-se` names `{word}`, but {} has no such SE block", self.model);
+                    format!("`--without-se` names `{word}`, but {} has no such SE block", self.spec.name);
                 let hint = match (blocks.first(), blocks.last()) {
                     (Some(first), Some(last)) => {
                         format!(
@@ -184,29 +179,6 @@ fn is_meant(word: &str, name: &str) -> bool {
 pub(super) fn check_size(node: &Node, preprocessing: &Preprocessing) -> Result<()> {
     let channels = preprocessing.mean.len() as i64;
     cost(node, Shape::square(channels, preprocessing.size as i64)).map(|_| ())
-}
-
-/// Reads a file of weights for the network `model` or, without it, for the one that the file names; says which.
-///
-/// # Errors
-/// When the file cannot be read, names another network, or nobody says which it is.
-pub fn open(path: &Path, model: Option<&ModelSpec>, average: bool) -> Result<(Weights, ModelSpec)> {
-    let spec = match (model, Weights::model_named_in(path)?) {
-        (Some(spec), Some(name)) if spec.name != name => {
-            let message = format!("{} holds weights of {name}, not of {}", path.display(), spec.name);
-            return Err(failed(message).hint(format!("`--model {name}`, or none")).into());
-        }
-        (Some(spec), _) => spec.clone(),
-        (None, Some(name)) => ModelSpec::named(&name),
-        (None, None) => {
-            let message = format!("{} does not say which network it belongs to", path.display());
-            let hint = "`--model NAME` does; `senet summary --list` names all";
-            return Err(usage(message).hint(hint).into());
-        }
-    };
-    let (entry, _) = models::find(&spec.name)?;
-    let values = count(&spec.describe(entry.input.channels, entry.classes)?).values();
-    Ok((Weights::read(path, &spec.name, values, average)?, spec))
 }
 
 /// Names of classes that no file names: ImageNet's for 1000, else their numbers.

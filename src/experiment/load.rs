@@ -3,6 +3,7 @@
 use super::Experiment;
 use crate::error::{Problem, Result, nearest, usage};
 use crate::files;
+use crate::models::aliases;
 use crate::tagged;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -52,7 +53,9 @@ impl Layers {
     /// When a key is unknown (the nearest is suggested) or a value has another type or range.
     pub fn apply_to(&self, base: &Experiment) -> Result<Experiment> {
         let mut experiment = base.clone();
-        for (layer, origin) in &self.values {
+        let beside = aliases::settings_beside(self.values.iter().map(|(layer, _)| layer));
+        let beside = beside.map(|settings| (settings, "model.name".to_string()));
+        for (layer, origin) in self.values.iter().chain(&beside) {
             experiment = parse(laid_over(&experiment, layer)?).map_err(|mut problem| {
                 problem.message = format!("{origin}: {}", problem.message);
                 problem
@@ -68,7 +71,11 @@ impl Layers {
 /// # Errors
 /// As of [`Layers::apply_to`].
 pub fn over_default(object: &Value) -> Result<Experiment> {
-    let experiment: Experiment = parse(laid_over(&Experiment::default(), object)?)?;
+    let mut object = object.clone();
+    if let Some(beside) = aliases::settings_beside([&object].into_iter()) {
+        merge(&mut object, &beside);
+    }
+    let experiment: Experiment = parse(laid_over(&Experiment::default(), &object)?)?;
     experiment.check()?;
     Ok(experiment)
 }

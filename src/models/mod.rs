@@ -1,5 +1,6 @@
 //! The zoo: names, and the networks behind them.
 
+pub mod aliases;
 mod bn_inception;
 mod cifar;
 mod inception;
@@ -10,10 +11,11 @@ mod preact;
 mod resnet;
 mod shake;
 mod shufflenet;
+mod suggest;
 mod vgg;
 
 use crate::data::Preprocessing;
-use crate::error::{Result, nearest, usage};
+use crate::error::{Result, usage};
 use crate::net::cost::Shape;
 use crate::net::se::{Placement, SeSpec};
 use crate::net::{Node, dropout, identity};
@@ -25,8 +27,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSpec {
-    /// A name of the zoo, such as `se-resnet-50`.
-    #[serde(deserialize_with = "lower_case")]
+    /// A name of the zoo, such as `se-resnet-50`, or timm's or torchvision's, such as `seresnet50`.
+    #[serde(deserialize_with = "canonical_name")]
     #[schemars(schema_with = "names_schema")]
     pub name: String,
     /// Its SE blocks; nothing to a network without them.
@@ -54,14 +56,20 @@ pub enum Head {
     New,
 }
 
-/// The names of the zoo, for editors to complete; capitals are as good.
+/// The names of the zoo, for editors to complete; capitals, and names with timm's tags, are as good.
 fn names_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "anyOf": [{ "enum": names() }, { "type": "string", "pattern": "[A-Z]" }] })
+    let aliases: Vec<&str> = ALIASES.iter().map(|alias| alias.name).collect();
+    json_schema!({ "anyOf": [{ "enum": names() }, { "enum": aliases }, { "type": "string", "pattern": "[A-Z]|_in" }] })
 }
 
-/// Networks are known by lower-case names.
-fn lower_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(String::deserialize(deserializer)?.to_lowercase())
+/// Networks are stored under our names.
+fn canonical_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(canonical(&String::deserialize(deserializer)?))
+}
+
+/// Our name of the network called `name`, in lower case. An unknown name stays what it is.
+pub fn canonical(name: &str) -> String {
+    alias_named(name).map_or_else(|| name.to_lowercase(), |alias| alias.canonical.to_string())
 }
 
 impl Default for ModelSpec {
@@ -105,6 +113,11 @@ enum Family {
 const PLACES: &str = "ResNet-50 and its relatives for photographs have all stages (2 to 5) and placements";
 
 impl Family {
+    /// Whether its networks have tensors of the same names and shapes as those of `other`.
+    fn has_tensors_of(&self, other: &Self) -> bool {
+        matches!((self, other), (Family::ResNet(one), Family::ResNet(two)) if one.has_tensors_of(two))
+    }
+
     /// The stages that can have SE blocks or not; none where there is no such choice.
     fn stages(&self) -> &'static [i64] {
         match self {
@@ -159,9 +172,11 @@ const fn square(size: i64) -> Shape {
 const RELEASED: &str = "the authors' form: stride on a block's first convolution, ceil-mode pool";
 const RELEASED_X: &str = "the authors' form: stride on the 3×3, ceil-mode pool";
 const V1_5: &str = "as in torchvision and timm: stride on the 3×3, padded pool";
+const LEGACY: &str = "as in timm's legacy_seresnet: a ReLU before SE, ceil-mode pool";
 
 use Family::ResNet;
-use resnet::Form::{Released, V1_5 as Ported};
+use aliases::{ALIASES, Alias, alias_named};
+use resnet::Form::{Legacy, Released, V1_5 as Ported};
 use resnet::{basic, bottleneck, grouped, senet_154};
 
 /// All networks; each also exists [with SE](Entry::se_name).
@@ -176,6 +191,8 @@ pub const ZOO: &[Entry] = &[
     imagenet("resnet-50-v1.5", V1_5, ResNet(bottleneck([3, 4, 6, 3], Ported))),
     imagenet("resnet-101-v1.5", V1_5, ResNet(bottleneck([3, 4, 23, 3], Ported))),
     imagenet("resnet-152-v1.5", V1_5, ResNet(bottleneck([3, 8, 36, 3], Ported))),
+    imagenet("resnet-18-legacy", LEGACY, ResNet(basic([2, 2, 2, 2], Legacy))),
+    imagenet("resnet-34-legacy", LEGACY, ResNet(basic([3, 4, 6, 3], Legacy))),
     imagenet("resnext-50-32x4d", RELEASED_X, ResNet(grouped(32, 4, [3, 4, 6, 3], Released))),
     imagenet("resnext-101-32x4d", RELEASED_X, ResNet(grouped(32, 4, [3, 4, 23, 3], Released))),
     imagenet("resnext-101-64x4d", RELEASED_X, ResNet(grouped(64, 4, [3, 4, 23, 3], Released))),
@@ -255,22 +272,26 @@ pub fn names() -> Vec<String> {
     plain.chain(ZOO.iter().map(Entry::se_name)).collect()
 }
 
-/// The entry behind `name` (upper or lower case), and whether it has SE blocks.
+/// The entry behind `name` (upper or lower case, or an [alias](aliases)), and whether it has SE blocks.
 ///
 /// # Errors
-/// When the zoo has no such network; the nearest name is suggested.
+/// When the zoo has no such network; names of which it may be a misspelling are suggested.
 pub fn find(name: &str) -> Result<(&'static Entry, bool)> {
-    let lower = name.to_lowercase();
+    let lower = canonical(name);
     if let Some(entry) = ZOO.iter().find(|entry| entry.base == lower) {
         return Ok((entry, false));
     }
     if let Some(entry) = ZOO.iter().find(|entry| entry.se_name() == lower) {
         return Ok((entry, true));
     }
-    let names = names();
-    let hint = match nearest(&lower, names.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`? `senet summary --list` names all"),
-        None => "`senet summary --list` names all".to_string(),
+    let described = |name: String| match alias_named(&name) {
+        Some(alias) => format!("`{name}` ({})", alias.canonical),
+        None => format!("`{name}`"),
+    };
+    let near: Vec<String> = suggest::suggestions(&lower).into_iter().map(described).collect();
+    let hint = match near.is_empty() {
+        false => format!("did you mean {}? `senet summary --list` names all", near.join(" or ")),
+        true => "`senet summary --list` names all".to_string(),
     };
     Err(usage(format!("unknown network `{name}` (`model.name`)")).hint(hint).into())
 }
@@ -329,6 +350,15 @@ impl ModelSpec {
             weights: None,
             head: Head::Keep,
         }
+    }
+
+    /// The network that a user calls `name`, with the settings that an [alias](aliases) means.
+    ///
+    /// # Errors
+    /// When the zoo has no such network.
+    pub fn called(name: &str) -> Result<Self> {
+        find(name)?;
+        Ok(alias_named(name).map_or_else(|| Self::named(&name.to_lowercase()), Alias::spec))
     }
 
     /// The description of this network for images of `channels` channels and that many `classes`.

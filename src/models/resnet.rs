@@ -24,6 +24,8 @@ pub(super) enum Form {
     Released,
     /// torchvision, timm and NVIDIA's "v1.5": stride on the 3×3, pool with a border of 1.
     V1_5,
+    /// timm's `legacy_seresnet18` and `-34`: as released, with a ReLU at the end of a basic block's branch, before SE.
+    Legacy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,11 @@ impl Table {
     pub(super) fn has_bottlenecks(&self) -> bool {
         self.block != Block::Basic
     }
+
+    /// Whether the nets have the same tensors, whatever they compute with them.
+    pub(super) fn has_tensors_of(&self, other: &Self) -> bool {
+        (self.block, self.depths) == (other.block, other.depths)
+    }
 }
 
 pub(super) const fn basic(depths: [usize; 4], form: Form) -> Table {
@@ -72,7 +79,7 @@ pub(super) const fn senet_154(form: Form) -> Table {
 /// The whole network.
 pub(super) fn describe(table: &Table, variant: &Variant<'_>) -> Node {
     let pool = match table.form {
-        Form::Released => Pool::ceil(3, 2),
+        Form::Released | Form::Legacy => Pool::ceil(3, 2),
         Form::V1_5 => Pool::padded(3, 2),
     };
     let (stem, mut c) = stem(table.block, variant.channels);
@@ -117,6 +124,9 @@ fn branch(table: &Table, c_in: i64, width: i64, stride: i64, variant: &Variant<'
     let c_out = 4 * width;
     let on_3x3 = (1, stride);
     match table.block {
+        Block::Basic if table.form == Form::Legacy => {
+            (seq("", [basic_branch(c_in, width, stride), relu()]), width)
+        }
         Block::Basic => (basic_branch(c_in, width, stride), width),
         Block::Bottleneck => {
             let strides = if table.form == Form::Released { (stride, 1) } else { on_3x3 };

@@ -183,6 +183,9 @@ impl Weights {
             if self.scheme == Scheme::Caffe && names::takes_pixels(entry, &ours) {
                 reverse_input_channels(&mut array);
             }
+            if self.scheme == Scheme::TimmVgg {
+                names::flatten_classifier(&ours, &mut array);
+            }
             if self.arrays.insert(ours.clone(), array).is_some() {
                 let message = format!("{}: two tensors are {}", self.path.display(), quoted(&ours));
                 return Err(failed(message).hint("the file mixes the names of two libraries").into());

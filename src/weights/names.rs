@@ -1,6 +1,7 @@
 //! How other libraries name the tensors of our networks. Ours are torchvision's and today's timm's where they have
 //! the network, so most files need no renaming.
 
+use super::Array;
 use crate::data::Preprocessing;
 use crate::models::Entry;
 use serde::Serialize;
@@ -13,6 +14,8 @@ pub enum Scheme {
     Senet,
     /// timm's `legacy_*` networks (and pretrainedmodels): `layer0.conv1`, `se_module`, `last_linear`.
     TimmLegacy,
+    /// timm's VGG, whose fully connected layers are convolutions: `pre_logits.fc1`, `head.fc`.
+    TimmVgg,
     /// The authors' Caffe layers: `conv2_1_1x1_reduce`, `classifier`.
     Caffe,
 }
@@ -29,6 +32,19 @@ const STEM_154: [(&str, &str); 6] = [
 /// Every other stem.
 const STEM: [(&str, &str); 2] = [("conv1", "layer0.conv1"), ("bn1", "layer0.bn1")];
 
+/// Our fully connected layers of VGG-16 beside timm's.
+const VGG_CLASSIFIER: [(&str, &str); 3] =
+    [("classifier.0", "pre_logits.fc1"), ("classifier.3", "pre_logits.fc2"), ("classifier.6", "head.fc")];
+
+/// timm's VGG has `[C_out, C_in, K, K]` where ours has `[C_out, C_in·K·K]`, of the same values in the same order.
+pub fn flatten_classifier(ours: &str, array: &mut Array) {
+    if let ([outputs, rest @ ..], true) =
+        (&array.shape[..], ours.starts_with("classifier.") && array.shape.len() == 4)
+    {
+        array.shape = vec![*outputs, rest.iter().product()];
+    }
+}
+
 fn stem(entry: &Entry) -> &'static [(&'static str, &'static str)] {
     if entry.base.starts_with("senet-154") { &STEM_154 } else { &STEM }
 }
@@ -40,7 +56,12 @@ impl Scheme {
             ["layer0.", "last_linear."].iter().any(|start| name.starts_with(start))
                 || name.contains(".se_module.")
         };
-        if names.any(is_legacy) { Scheme::TimmLegacy } else { Scheme::Senet }
+        let scheme = |name: &String| match name {
+            name if is_legacy(name) => Some(Scheme::TimmLegacy),
+            name if name.starts_with("pre_logits.fc1.") => Some(Scheme::TimmVgg),
+            _ => None,
+        };
+        names.find_map(scheme).unwrap_or(Scheme::Senet)
     }
 
     /// Our name of the tensor that the file calls `name`, if the scheme knows it.
@@ -56,6 +77,11 @@ impl Scheme {
                     return Some(format!("{}.{leaf}", entry.classifier()));
                 }
                 Some(name.replace(".se_module.", ".se."))
+            }
+            Scheme::TimmVgg => {
+                let (layer, leaf) = name.rsplit_once('.')?;
+                let ours = VGG_CLASSIFIER.iter().find(|(_, theirs)| *theirs == layer);
+                Some(ours.map_or_else(|| name.to_string(), |(ours, _)| format!("{ours}.{leaf}")))
             }
             Scheme::Caffe => {
                 let (layer, leaf) = name.rsplit_once('.')?;
@@ -80,15 +106,9 @@ impl Scheme {
     }
 }
 
-/// The names in timm's network of the same form: its `legacy_*` nets are the authors' released residual ones.
-pub fn timm(entry: &Entry, with_se: bool) -> Scheme {
-    let residual = ["resnet-", "resnext-", "senet-154"].iter().any(|start| entry.base.starts_with(start));
-    let for_photographs = entry.classes == 1000;
-    if with_se && residual && for_photographs && !entry.base.contains("v1.5") {
-        Scheme::TimmLegacy
-    } else {
-        Scheme::Senet
-    }
+/// The names in timm's network that is called `name`.
+pub fn of_timm(name: &str) -> Scheme {
+    if name.starts_with("legacy_") { Scheme::TimmLegacy } else { Scheme::Senet }
 }
 
 /// Whether a tensor says nothing about what a network computes: PyTorch's batch counters, Inception-v3's auxiliary
@@ -188,7 +208,7 @@ mod tests {
 
     #[test]
     fn legacy_names_and_ours_are_each_others_inverse() {
-        for model in ["se-resnet-50", "se-resnext-101-32x4d", "senet-154", "se-resnet-34"] {
+        for model in ["se-resnet-50", "se-resnext-101-32x4d", "senet-154", "se-resnet-34-legacy"] {
             let (entry, _) = find(model).unwrap();
             for param in params(&ModelSpec::named(model).describe(3, 1000).unwrap()) {
                 let theirs = Scheme::TimmLegacy.from_ours(entry, &param.name);

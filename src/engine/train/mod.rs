@@ -12,6 +12,7 @@ use super::Context;
 use super::eval::{Passed, evaluate};
 use super::setup::Setup;
 use super::trained::Trained;
+use super::weights_file;
 use crate::data::faults::Faults;
 use crate::error::{Result, failed};
 use crate::experiment::{Experiment, OnNan, TrainSpec};
@@ -151,7 +152,8 @@ impl<'a, 'c> Training<'a, 'c> {
             if ctx.collective.is_main() {
                 let weights = Weights::read(path, name, setup.cost.params.values(), false)?;
                 weights.fill(&learner.net, name, *head)?;
-                for message in weights.notes {
+                let ambiguity = weights_file::ambiguity(&weights, name, false);
+                for message in weights.notes.into_iter().chain(ambiguity) {
                     ctx.emit(&Event::Warning { message })?;
                 }
                 learner.ema.iter().try_for_each(Ema::catch_up)?;
@@ -444,7 +446,7 @@ pub fn finished(run: &RunDir, experiment: &Experiment) -> Result<Option<Summary>
     let Some(summary) = run.result::<Summary>()? else {
         return Ok(None);
     };
-    let (last, _) = Trained::of_run(run, experiment, Checkpoint::Last, false, Device::Cpu)?;
+    let last = Trained::of_run(run, experiment, Checkpoint::Last, false, Device::Cpu)?;
     // A damaged checkpoint gives way to one of fewer steps, from which the run goes on to its end again.
     Ok((last.step == Some(summary.steps)).then_some(summary))
 }
