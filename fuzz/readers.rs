@@ -77,7 +77,7 @@ fn check_arrays(arrays: Arrays) {
 
 /// Weights as safetensors.
 pub fn safetensors(bytes: &[u8]) {
-    let _ = safetensors::about(&mut &*bytes);
+    let _ = safetensors::about(Path::new("w.safetensors"), &mut &*bytes);
     match safetensors::read(Path::new("w.safetensors"), bytes, MAX_VALUES) {
         Ok((arrays, _)) => check_arrays(arrays),
         Err(error) => show(&error),

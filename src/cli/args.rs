@@ -302,6 +302,9 @@ pub struct SubjectArgs {
     /// Network that the weights belong to, if the file does not say it.
     #[arg(long, value_name = "NAME", requires = "weights")]
     pub model: Option<String>,
+    /// Setting of the network in that file, such as `model.se.rounding=multiple-of-8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "weights")]
+    pub set: Vec<String>,
     /// Which weights of the run.
     #[arg(long, value_enum, default_value_t = Which::Last)]
     pub checkpoint: Which,
@@ -380,6 +383,9 @@ pub struct PredictArgs {
     /// Network that the weights belong to, if the file does not say it.
     #[arg(long, value_name = "NAME", requires = "weights")]
     pub model: Option<String>,
+    /// Setting of the network in that file, such as `model.se.rounding=multiple-of-8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "weights")]
+    pub set: Vec<String>,
     /// Folder of a run; default: the newest below runs/.
     #[arg(long, value_name = "RUN", conflicts_with = "weights")]
     pub run: Option<PathBuf>,
@@ -419,6 +425,9 @@ pub struct ImportArgs {
     /// Network that the weights belong to.
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
+    /// Setting of the network in that file, such as `model.se.rounding=multiple-of-8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// The moving average of the weights, where the file has one beside them.
     #[arg(long)]
     pub ema: bool,
@@ -453,6 +462,9 @@ pub struct ExportArgs {
     /// Network that the weights belong to, if the file does not say it.
     #[arg(long, value_name = "NAME", requires = "weights")]
     pub model: Option<String>,
+    /// Setting of the network in that file, such as `model.se.rounding=multiple-of-8`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "weights")]
+    pub set: Vec<String>,
     /// Whose names the tensors get.
     #[arg(long, value_enum, default_value_t = Names::Senet)]
     pub names: Names,

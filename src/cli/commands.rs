@@ -428,7 +428,7 @@ impl Source {
         Ok(match &args.weights {
             Some(path) => Self::File(
                 path.clone(),
-                WeightsOptions { model: args.model.clone(), ..WeightsOptions::default() },
+                WeightsOptions { model: args.model.clone(), settings: args.set.clone(), average: args.ema },
             ),
             None => Self::Run(open_run(args.run.as_deref())?, args.checkpoint.into()),
         })

@@ -17,31 +17,34 @@ use crate::weights::names::Scheme;
 use std::path::Path;
 use tch::Device;
 
-/// A file of weights, or a checkpoint of a run; with `average`, the moving average of its weights.
+/// A file of weights, or a checkpoint of a run.
 fn trained(
     weights: Option<&Path>,
-    model: Option<&str>,
     run: Option<&Path>,
     checkpoint: Checkpoint,
-    average: bool,
+    options: &WeightsOptions,
     device: Device,
 ) -> Result<Trained> {
     if let Some(path) = weights {
-        let options = WeightsOptions { model: model.map(str::to_string), average };
-        let trained = Trained::of_file(path, &options, device)?;
+        let trained = Trained::of_file(path, options, device)?;
         trained.notes.iter().for_each(|text| note(&format!("note: {text}")));
         return Ok(trained);
     }
     let run = open_run(run)?;
-    let trained = Trained::of_run(&run, &run.experiment()?, checkpoint, average, device)?;
+    let trained = Trained::of_run(&run, &run.experiment()?, checkpoint, options.average, device)?;
     trained.notes.iter().for_each(|text| note(&format!("warning: {text}")));
     Ok(trained)
+}
+
+fn options(model: &Option<String>, settings: &[String], average: bool) -> WeightsOptions {
+    WeightsOptions { model: model.clone(), settings: settings.to_vec(), average }
 }
 
 pub(super) fn predict(args: &PredictArgs) -> Result<u8> {
     let device = experiment::device(&args.device)?;
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
-    let mut trained = trained(weights, args.model.as_deref(), run, Checkpoint::Last, args.ema, device)?;
+    let options = options(&args.model, &args.set, args.ema);
+    let mut trained = trained(weights, run, Checkpoint::Last, &options, device)?;
     trained.preprocess_with(&preprocessing_overrides(&args.preprocessing))?;
     let images = ImageFiles::find(&args.images, trained.preprocessing.values.mean.len())?;
     note(&trained.preprocessing.line(&trained.spec.name));
@@ -85,7 +88,7 @@ fn lines(prediction: &Prediction) -> String {
 
 pub(super) fn import(args: &ImportArgs) -> Result<u8> {
     check_ending(&args.out)?;
-    let options = WeightsOptions { model: args.model.clone(), average: args.ema };
+    let options = options(&args.model, &args.set, args.ema);
     let written = convert::import(&args.file, &options, &args.out)?;
     show(&written, args.json)
 }
@@ -106,8 +109,8 @@ fn check_ending(out: &Path) -> Result<()> {
 pub(super) fn export(args: &ExportArgs) -> Result<u8> {
     let (weights, run) = (args.weights.as_deref(), args.run.as_deref());
     check_ending(&args.out)?;
-    let (checkpoint, average) = (args.checkpoint.into(), args.ema);
-    let trained = trained(weights, args.model.as_deref(), run, checkpoint, average, Device::Cpu)?;
+    let options = options(&args.model, &args.set, args.ema);
+    let trained = trained(weights, run, args.checkpoint.into(), &options, Device::Cpu)?;
     let scheme = match args.names {
         Names::Senet => Scheme::Senet,
         Names::Timm => convert::timm_names(&trained.spec)?,

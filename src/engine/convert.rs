@@ -58,11 +58,7 @@ pub fn export(trained: &Trained, scheme: Scheme, out: &Path) -> Result<Written> 
         .map(|named| (scheme.from_ours(entry, &named.param.name), named.tensor.shallow_clone()))
         .collect();
     let classes = if trained.classes_are_named { trained.classes.as_slice() } else { &[] };
-    let about = About {
-        model: Some(trained.spec.name.clone()),
-        classes: classes.to_vec(),
-        preprocessing: Some(trained.preprocessing.values.clone()),
-    };
+    let about = About::of(&trained.spec, classes, Some(&trained.preprocessing.values));
     files::write_atomic(out, &safetensors::write(&tensors, &about)?)?;
     let values = trained.net.tensors().iter().map(|named| named.param.count() as u64).sum();
     let (out, model) = (out.to_path_buf(), trained.spec.name.clone());

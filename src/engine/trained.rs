@@ -91,8 +91,7 @@ impl Trained {
     /// # Errors
     /// When they do not fit it in every tensor.
     pub fn of_weights(file: WeightsFile, device: Device) -> Result<Self> {
-        let WeightsFile { weights, spec, preprocessing, notes } = file;
-        let classes = &weights.about.classes;
+        let WeightsFile { mut weights, spec, preprocessing, mut notes } = file;
         let (entry, _) = models::find(&spec.name)?;
         let DeclaredPreprocessing { values: preprocessing, source, .. } = preprocessing;
         // How many classes there are, the classifier's bias says.
@@ -102,7 +101,9 @@ impl Trained {
         check_size(&node, &preprocessing)?;
         Precision::Fp32.prepare()?;
         let net = Net::build(&node, 0, device)?;
+        notes.extend(weights.convert_channels(&net));
         weights.fill(&net, &spec.name, Head::Keep)?;
+        let classes = &weights.about.classes;
         let classes_are_named = classes.len() as i64 == outputs;
         let classes = if classes_are_named { classes.clone() } else { default_classes(outputs) };
         let preprocessing = UsedPreprocessing::declared(preprocessing, source);

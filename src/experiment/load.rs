@@ -3,8 +3,9 @@
 use super::Experiment;
 use crate::error::{Problem, Result, nearest, usage};
 use crate::files;
-use crate::models::aliases;
+use crate::models::{self, ModelSpec, aliases};
 use crate::tagged;
+use crate::weights::Weights;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -53,6 +54,9 @@ impl Layers {
     /// When a key is unknown (the nearest is suggested) or a value has another type or range.
     pub fn apply_to(&self, base: &Experiment) -> Result<Experiment> {
         let mut experiment = base.clone();
+        if let Some(network) = self.network_of_weights() {
+            experiment.model = network;
+        }
         let beside = aliases::settings_beside(self.values.iter().map(|(layer, _)| layer));
         let beside = beside.map(|settings| (settings, "model.name".to_string()));
         for (layer, origin) in self.values.iter().chain(&beside) {
@@ -63,6 +67,18 @@ impl Layers {
         }
         experiment.check()?;
         Ok(experiment)
+    }
+}
+
+impl Layers {
+    /// The network that the file `model.weights` describes, unless `model.name` is another. A file that cannot be read is
+    /// refused where its tensors are needed.
+    fn network_of_weights(&self) -> Option<ModelSpec> {
+        let setting =
+            |key: &str| self.values.iter().rev().find_map(|(layer, _)| layer["model"][key].as_str());
+        let network = Weights::about(Path::new(setting("weights")?)).ok()?.spec()?;
+        let is_named = setting("name").is_none_or(|name| models::canonical(name) == network.name);
+        is_named.then_some(network)
     }
 }
 
@@ -369,7 +385,7 @@ mod tests {
             assert!(message.contains(expected), "{assignment}: {message}");
         }
         assert_eq!(refusal("data.crop=padd").1, "did you mean `pad`?");
-        assert!(refusal("model.name=se-resnet-51").1.contains("se-resnet-5"));
+        assert!(refusal("model.name=se-resent-50").1.contains("`se-resnet-50`"));
     }
 
     #[test]

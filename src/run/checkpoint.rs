@@ -9,6 +9,7 @@ use crate::data::Preprocessing;
 use crate::error::{Result, TorchContext, failed, usage};
 use crate::files;
 use crate::metrics::Totals;
+use crate::models::ModelSpec;
 use crate::net::build::{NamedTensor, Net};
 use crate::optim::{LossScaler, Optimizer, Plateau};
 use crate::process;
@@ -38,6 +39,8 @@ pub(super) const STATE: &str = "state.json";
 pub struct Identity<'a> {
     /// Name of the network.
     pub model: &'a str,
+    /// All its settings, for the weights file; `None` in an identity that was read, as the run's configuration has them.
+    pub spec: Option<&'a ModelSpec>,
     /// Channels of the images.
     pub channels: usize,
     /// Names of the classes, in the order of the labels.
@@ -208,12 +211,8 @@ impl Snapshot {
     /// # Errors
     /// When there is not enough of it.
     pub fn take(identity: Identity<'_>, parts: Parts<'_>, progress: &Progress) -> Result<Self> {
-        let Identity { model, channels, classes, preprocessing, run } = identity;
-        let about = About {
-            model: Some(model.to_string()),
-            classes: classes.to_vec(),
-            preprocessing: preprocessing.cloned(),
-        };
+        let Identity { model, spec, channels, classes, preprocessing, run } = identity;
+        let about = About::of(spec.unwrap_or(&ModelSpec::named(model)), classes, preprocessing);
         let Parts { net, average, optimizer, scaler } = parts;
         let mut contents = vec![(MODEL, weights_of(net)), (OPTIM, optimizer.state())];
         contents.extend(average.map(|average| (EMA, weights_of(average))));
@@ -489,7 +488,7 @@ impl Saved {
     pub fn identity(&self) -> Identity<'_> {
         let State { model, channels, classes, preprocessing, run, .. } = &self.state;
         let (preprocessing, run) = (preprocessing.as_ref(), run.as_deref());
-        Identity { model, channels: *channels, classes, preprocessing, run }
+        Identity { model, spec: None, channels: *channels, classes, preprocessing, run }
     }
 
     /// Fills `net`; nothing is changed unless everything fits.

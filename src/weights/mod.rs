@@ -5,9 +5,12 @@
 //! ours ([`names`]); and [`Weights::fill`] puts the tensors into a network if every one is there, none is left over,
 //! and all are finite and have the right shape.
 
+mod about;
 pub mod caffe;
+mod channels;
 pub mod dtype;
 pub mod file;
+pub mod infer;
 pub mod names;
 pub mod pickle;
 pub mod safetensors;
@@ -21,10 +24,10 @@ use crate::models::{self, Entry, Head, ModelSpec};
 use crate::net::build::{NamedTensor, Net, overwrite};
 use crate::net::params::params;
 use crate::printable::quoted;
+pub use about::About;
 use anyhow::Context;
 use file::Form;
 use names::Scheme;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tch::Tensor;
@@ -41,18 +44,6 @@ pub struct Array {
 
 /// Tensors by name.
 pub type Arrays = BTreeMap<String, Array>;
-
-/// What a weights file says of itself, beside its tensors; ours do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct About {
-    /// Name of the network.
-    pub model: Option<String>,
-    /// Names of the classes, in the order of the logits.
-    pub classes: Vec<String>,
-    /// How images are prepared.
-    pub preprocessing: Option<Preprocessing>,
-}
 
 /// Preprocessing of a file of weights, by the file itself, timm's configuration beside it, or the network's default.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,18 +136,18 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The network that the file `path` says it belongs to; only ours say so.
+    /// What the file `path` says of itself, without its tensors; only ours say anything.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no weights file.
-    pub fn model_named_in(path: &Path) -> Result<Option<String>> {
+    /// When the file cannot be read, is no weights file, or describes a network that this version does not know.
+    pub fn about(path: &Path) -> Result<About> {
         let (mut file, _) = file::open(path)?;
-        if let Some(about) = safetensors::about(&mut file) {
-            return Ok(about.model);
+        if let Some(about) = safetensors::about(path, &mut file)? {
+            return Ok(about);
         }
         // Which network a file belongs to is no question where it holds no weights at all.
         file::form(path, &file::start(path)?)?;
-        Ok(None)
+        Ok(About::default())
     }
 
     /// How images are prepared for the network `entry`, as the file `path` declares it, without its tensors being read.
@@ -165,7 +156,7 @@ impl Weights {
     /// When the file, or timm's configuration beside it, cannot be read.
     pub fn preprocessing_in(path: &Path, entry: &Entry) -> Result<DeclaredPreprocessing> {
         let (mut file, _) = file::open(path)?;
-        let mut about = safetensors::about(&mut file).unwrap_or_default();
+        let mut about = safetensors::about(path, &mut file)?.unwrap_or_default();
         if about == About::default() && file::form(path, &file::start(path)?)? == Form::Caffe {
             about.preprocessing = Some(names::caffe_preprocessing(entry));
         }
@@ -223,14 +214,17 @@ pub fn fill(
     head_hint: &str,
 ) -> Result<()> {
     let mut complaints = Vec::new();
-    let mut only_shapes = true;
+    let mut only_of_head = true;
+    // The classifier is last.
+    let head = wanted.last().and_then(|named| named.param.name.rsplit_once('.')).map(|(module, _)| module);
     for NamedTensor { param, .. } in wanted {
         match arrays.get(&param.name) {
             None => {
-                only_shapes = false;
+                only_of_head = false;
                 complaints.push(format!("`{}` is missing", param.name));
             }
             Some(array) if array.shape != param.shape => {
+                only_of_head &= head == param.name.rsplit_once('.').map(|(module, _)| module);
                 complaints.push(format!("`{}` is {:?}, not {:?}", param.name, array.shape, param.shape));
             }
             Some(_) => {}
@@ -248,7 +242,7 @@ pub fn fill(
         let rest = complaints.len().saturating_sub(8);
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         let message = format!("{} belongs to another network: {shown}{rest}", path.display());
-        let another_head = only_shapes && misshapen == complaints.len() && misshapen <= 2;
+        let another_head = only_of_head && misshapen == complaints.len();
         let hint = match another_head {
             true => head_hint,
             false if sharded::is_part(path) => {

@@ -16,15 +16,33 @@ const KEY: &str = "senet";
 /// Longest header that is looked at for what a file says of itself, in bytes; the largest networks have a tenth.
 const MAX_HEADER: u64 = 1 << 24;
 
-/// What a file says of itself, if it is one of ours.
-pub fn about(file: &mut impl Read) -> Option<About> {
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    let mut header = Vec::new();
-    file.take(length.min(MAX_HEADER)).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()
+/// What the file `path` says of itself, if it is one of ours.
+///
+/// # Errors
+/// When it says something that this version does not know.
+pub fn about(path: &Path, file: &mut impl Read) -> Result<Option<About>> {
+    let mut header = || -> Option<serde_json::Value> {
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let mut header = Vec::new();
+        file.take(u64::from_le_bytes(length).min(MAX_HEADER)).read_to_end(&mut header).ok()?;
+        serde_json::from_slice(&header).ok()
+    };
+    // A file whose header cannot be read is refused where its tensors are.
+    let header = header().unwrap_or_default();
+    header["__metadata__"][KEY].as_str().map(|text| parse_about(path, text)).transpose()
+}
+
+/// A description must not be ignored: the network would be computed as another one.
+fn parse_about(path: &Path, text: &str) -> Result<About> {
+    serde_json::from_str(text).map_err(|error| {
+        failed(format!(
+            "{}: the description of the network in the file cannot be read: {error}",
+            path.display()
+        ))
+        .hint("a newer version of senet may have written it; `senet --version` is this one's")
+        .into()
+    })
 }
 
 /// Reads a file's tensors as float32, and what it says of itself.
@@ -39,7 +57,7 @@ pub fn read(path: &Path, bytes: &[u8], max_values: u64) -> Result<(Arrays, About
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
     let about = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
-    let about = about.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let about = about.map(|text| parse_about(path, text)).transpose()?.unwrap_or_default();
     let mut left = max_values;
     let mut arrays = Arrays::new();
     for (name, view) in tensors.iter() {

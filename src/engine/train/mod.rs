@@ -150,10 +150,11 @@ impl<'a, 'c> Training<'a, 'c> {
             progress = restore(&mut learner, ctx)?;
         } else if let ModelSpec { name, weights: Some(path), head, .. } = &setup.experiment.model {
             if ctx.collective.is_main() {
-                let weights = Weights::read(path, name, setup.cost.params.values(), false)?;
+                let mut weights = Weights::read(path, name, setup.cost.params.values(), false)?;
+                let mut notes = weights_file::compare(&weights, &setup.experiment.model)?;
+                notes.extend(weights.convert_channels(&learner.net));
                 weights.fill(&learner.net, name, *head)?;
-                let ambiguity = weights_file::ambiguity(&weights, name, false);
-                for message in weights.notes.into_iter().chain(ambiguity) {
+                for message in weights.notes.iter().cloned().chain(notes) {
                     ctx.emit(&Event::Warning { message })?;
                 }
                 learner.ema.iter().try_for_each(Ema::catch_up)?;

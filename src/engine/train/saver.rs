@@ -47,6 +47,7 @@ impl Saver {
         let run = ctx.run.id()?;
         let identity = Identity {
             model: &setup.experiment.model.name,
+            spec: Some(&setup.experiment.model),
             channels: setup.train.channels(),
             classes: setup.train.classes(),
             preprocessing: Some(&preprocessing),
