@@ -5,10 +5,10 @@
 //! are packed once, in the layout of the operator that is the fastest. Computes what [`Net::forward`] computes in `Eval`
 //! mode, up to rounding.
 //!
-//! The ReLU of oneDNN's convolutions turns NaN into 0 (its `max(x, 0)` returns 0), and Winograd's transforms turn an
-//! infinity into NaN. So on the CPU a network or images that are not finite are computed by libtorch's reference operators
-//! instead: whether they are costs one read of the weights for each plan and of the images for each batch. What overflows
-//! float32 between finite weights and images is not seen by this.
+//! NaN stays NaN in all of it. What becomes of an infinity is another matter: Winograd's transforms turn it into NaN,
+//! and spread it over its tile. So that logits do not depend on the way, on the CPU a network or images that are not finite
+//! are computed by libtorch's reference operators instead: whether they are costs one read of the weights for each plan
+//! and of the images for each batch. So is a batch whose values overflow on the way to its logits.
 
 use super::Conv;
 use super::build::{self, ConvLayer, Layer, Mode, Net, Pass, channels_last, shake};
@@ -93,7 +93,11 @@ impl<'a> InferencePlan<'a> {
         if !images.device().is_cuda() && !(self.is_finite && all_finite(images)?) {
             return build::run(self.net.layers(), images, Pass::reference(Mode::Eval));
         }
-        run(&self.steps, images)
+        let logits = run(&self.steps, images)?;
+        if !images.device().is_cuda() && !all_finite(&logits)? {
+            return build::run(self.net.layers(), images, Pass::reference(Mode::Eval));
+        }
+        Ok(logits)
     }
 }
 

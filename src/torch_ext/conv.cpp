@@ -1,5 +1,9 @@
 // Convolution for inference: bias and ReLU in the same pass, weights packed once in oneDNN's layout. The operators
 // are those that torch.compile's freezing uses; they are registered in libtorch_cpu, but have no C++ header.
+//
+// oneDNN's own ReLU is a maximum that makes NaN 0. Its leaky ReLU, x < 0 ? slope * x : x, keeps NaN: with a slope so
+// small that the negative values are lost in the rounding of every sum that they enter, it takes the ReLU's place.
+// Behind a sum the operator knows the ReLU alone, which is therefore a pass of its own there.
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/List.h>
@@ -10,6 +14,9 @@ using at::IntArrayRef;
 using at::Tensor;
 
 namespace {
+
+// Far below float32's rounding beside activations of any use, and above subnormal numbers, which are slow.
+constexpr double kSlope = 1e-20;
 
 using Scalars = c10::List<std::optional<at::Scalar>>;
 using PackSignature = Tensor(const Tensor &, IntArrayRef, IntArrayRef, IntArrayRef, int64_t,
@@ -51,13 +58,15 @@ int senet_packed_convolution(const Tensor *x, const Tensor *weight, const Tensor
     Tensor y;
     if (other == nullptr) {
       static const auto convolve = find<ConvSignature>("mkldnn::_convolution_pointwise", "");
+      Scalars slope;
+      slope.push_back(at::Scalar(kSlope));
       y = convolve.call(*x, *weight, senet::optional(bias), paddings, strides, dilations, groups,
-                        relu != 0 ? "relu" : "none", none, std::nullopt);
+                        relu != 0 ? "leaky_relu" : "none", relu != 0 ? slope : none, std::nullopt);
     } else {
       static const auto convolve = find<ConvAddSignature>("mkldnn::_convolution_pointwise", "binary");
-      const std::optional<std::string_view> then = relu != 0 ? std::optional<std::string_view>("relu") : std::nullopt;
       y = convolve.call(*x, *other, *weight, senet::optional(bias), paddings, strides, dilations, groups, "add",
-                        at::Scalar(1.0), then, none, std::nullopt);
+                        at::Scalar(1.0), std::nullopt, none, std::nullopt);
+      if (relu != 0) y.relu_();
     }
     senet::hand_over(std::move(y), out);
   });

@@ -41,7 +41,8 @@ pub fn pack(conv: &Conv, weight: &Tensor, input: [i64; 4]) -> Result<Tensor, Tch
     })
 }
 
-/// relu(conv(x) + bias + other), where `other` and the ReLU may be left out. `weight` is [packed](pack).
+/// relu(conv(x) + bias + other), where `other` and the ReLU may be left out. `weight` is [packed](pack). NaN stays NaN;
+/// without `other`, what the ReLU leaves of a negative value is too small to matter instead of 0.
 ///
 /// # Errors
 /// When libtorch refuses.
