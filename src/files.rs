@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
@@ -88,6 +88,28 @@ impl NewFile {
         };
         finish().map_err(|error| unwritable(&self.path, error))
     }
+}
+
+/// Refuses to replace a file that is not of the kind to be written, which all begin with `start`. A missing or empty file is
+/// none, and devices and pipes lose nothing; what else is wrong with the path is told by whoever writes.
+///
+/// # Errors
+/// When the file is another, or cannot be read.
+pub fn check_replaceable(path: &Path, start: &str) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let read = || -> io::Result<Vec<u8>> {
+        let mut found = Vec::new();
+        File::open(path)?.take(start.len() as u64).read_to_end(&mut found)?;
+        Ok(found)
+    };
+    let found = read().with_context(|| format!("cannot read {}", path.display()))?;
+    if found.is_empty() || found == start.as_bytes() {
+        return Ok(());
+    }
+    let message = format!("{} exists already, and is not a file of this kind", path.display());
+    Err(failed(message).hint("name another file, or overwrite it with `--force`").into())
 }
 
 /// Makes a folder that appears with what `fill` has put into it; where that fails, nothing is left of it.
@@ -373,6 +395,22 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &null).unwrap();
         write_atomic(&null, b"nowhere").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn files_of_another_kind_are_not_replaceable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        let check = || check_replaceable(&path, "class,seen");
+        check().unwrap();
+        for (contents, is_replaceable) in
+            [("", true), ("class,seen\na,1\n", true), ("class,", false), ("{}", false)]
+        {
+            fs::write(&path, contents).unwrap();
+            assert_eq!(check().is_ok(), is_replaceable, "{contents:?}");
+        }
+        assert!(check().unwrap_err().to_string().contains("table.csv exists already"));
+        check_replaceable(Path::new("/dev/null"), "class").unwrap();
     }
 
     #[test]

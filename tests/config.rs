@@ -174,6 +174,10 @@ fn the_schema_can_be_printed_and_written() {
     assert_eq!(printed.json()["$schema"], "https://json-schema.org/draft/2020-12/schema");
     sandbox.succeed("config schema --out schema.json");
     assert_eq!(sandbox.read("schema.json"), printed.stdout.as_bytes());
+    sandbox.succeed("config schema --out schema.json");
+    sandbox.write("first.json", r#"{"$schema": "schema.json"}"#);
+    refused(&sandbox, "config schema --out first.json", 1, &["first.json exists already", "`--force`"]);
+    sandbox.succeed("config schema --out first.json --force");
 }
 
 #[test]

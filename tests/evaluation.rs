@@ -242,6 +242,21 @@ fn tables_of_classes_and_images_agree_with_the_counts() {
     assert!(sandbox.list("").iter().all(|name| !name.contains("partial")), "{:?}", sandbox.list(""));
     refused(&sandbox, "eval run --confusion no/where.csv", 1, &["cannot write no/where.csv"]);
     refused(&sandbox, "eval run --predictions photos", 1, &["cannot write photos"]);
+    let config = sandbox.read("run/config.json");
+    for table in ["--per-class", "--confusion", "--predictions"] {
+        let words = format!("eval run {table} run/config.json");
+        refused(
+            &sandbox,
+            &words,
+            1,
+            &["run/config.json exists already", "not a file of this kind", "`--force`"],
+        );
+        assert_eq!(sandbox.read("run/config.json"), config);
+        sandbox.write("mine.csv", "name,phone\n");
+        refused(&sandbox, &format!("eval run {table} mine.csv"), 1, &["mine.csv exists already"]);
+        sandbox.succeed(&format!("eval run {table} mine.csv --force"));
+        sandbox.succeed(&format!("eval run {table} mine.csv"));
+    }
     let twice = "eval run --predictions a.csv --confusion a.csv";
     refused(&sandbox, twice, 2, &["two tables cannot both be written to a.csv", "hint"]);
 }

@@ -131,6 +131,9 @@ fn screenshot(chromium: &Path, page: &Path, name: &str, width: u32) -> image::Rg
 fn pages_in_a_browser() {
     let sandbox = trained();
     sandbox.succeed("inspect excitation run");
+    sandbox.write("run/excitation/excitation.csv", "mine");
+    refused(&sandbox, "inspect excitation run", 1, &["excitation.csv exists already", "`--force`"]);
+    sandbox.succeed("inspect excitation run --force");
     sandbox.succeed(&format!("ablate --ratios 4,16 --gate tanh --seeds 2 {TINY} --lr 0.02 --out lab -q"));
     for (page, name) in [("run/excitation/excitation.html", "excitation"), ("lab/results.html", "comparison")]
     {

@@ -98,6 +98,25 @@ fn a_folder_with_nothing_of_anyones_is_filled_by_resume_auto() {
 }
 
 #[test]
+fn a_run_that_fails_before_its_first_step_can_be_started_again_by_the_same_command() {
+    let sandbox = Sandbox::new();
+    sandbox.succeed(&format!("train {TINY} --set data.synthetic.classes=4 --out four"));
+    sandbox.succeed("export four --out four.safetensors");
+    let words = format!("train {TINY} --weights four.safetensors --out run");
+    fs::create_dir(sandbox.path("volume")).unwrap();
+    for (out, is_kept) in [("run", false), ("volume", true)] {
+        let words = words.replace("--out run", &format!("--out {out}"));
+        for _ in 0..2 {
+            refused(&sandbox, &words, 1, &["`fc.weight`", "hint"]);
+            assert_eq!(sandbox.path(out).exists(), is_kept);
+            assert!(!is_kept || sandbox.list(out).is_empty());
+        }
+    }
+    sandbox.succeed(&(words + " --head new"));
+    assert_eq!(last_step(&sandbox, "run"), 5);
+}
+
+#[test]
 fn different_axes_started_together_are_all_in_the_folder() {
     let sandbox = Sandbox::new();
     let words = |axis: &str| format!("ablate {axis} {TINY} --out lab");

@@ -288,6 +288,9 @@ pub struct DetailArgs {
     /// Write a CSV file with a line for each image: its class, the five best guesses, their probabilities.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Let these tables overwrite files of any kind, not only earlier tables of the same kind.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// A trained network, and the images that it is looked at on.
@@ -639,6 +642,9 @@ pub struct ExcitationArgs {
     /// Folder for the files; default: `excitation` in the run's folder, or here.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Overwrite files of any kind, not only earlier ones of this command.
+    #[arg(long)]
+    pub force: bool,
     /// How to report.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -220,8 +220,20 @@ fn listed(different: &[Difference]) -> String {
     parts.join("; ")
 }
 
-/// What a run needs, its folder, and whether it goes on from a checkpoint: what rank 0 finds, checked on all ranks.
-fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, bool, Option<RunLock>)> {
+/// A run that can be trained.
+struct Prepared {
+    setup: Setup,
+    run: RunDir,
+    /// Whether it resumes from a checkpoint.
+    resume: bool,
+    /// Whether this job has created it.
+    is_new: bool,
+    /// The right to train it, on rank 0.
+    _lock: Option<RunLock>,
+}
+
+/// What a run needs, its folder, and whether it resumes from a checkpoint: what rank 0 finds, checked on all ranks.
+fn prepare(args: &TrainArgs, collective: &Collective) -> Result<Prepared> {
     let way = Way::of(args);
     if let Way::GoOn(_) = way {
         check_alone(args)?;
@@ -253,7 +265,7 @@ fn prepare(args: &TrainArgs, collective: &Collective) -> Result<(Setup, RunDir, 
     } else {
         RunDir::of_another(&folder_as_asked(args, path)?)
     };
-    Ok((setup, run, found.resume, lock))
+    Ok(Prepared { setup, run, resume: found.resume, is_new: found.run.is_none(), _lock: lock })
 }
 
 /// The run's folder as a rank other than 0 takes it: its own arguments' where they name one; else what rank 0 `told`, where
@@ -339,7 +351,8 @@ fn train_as(
     stop: &StopFlag,
     log: &mut Option<File>,
 ) -> Result<u8> {
-    let (setup, run, resume, _lock) = prepare(args, collective)?;
+    let folder_existed = args.out.as_deref().is_some_and(Path::exists);
+    let Prepared { setup, run, resume, is_new, _lock } = prepare(args, collective)?;
     let is_main = collective.is_main();
     // In a list: an option by itself would look like a rank 0 that says nothing.
     let [finished] = collective.from_main(|| Ok([train::finished(&run, &setup.experiment)?]))?;
@@ -375,7 +388,12 @@ fn train_as(
         }
     }
     let mut context = Context::new(&run, &mut console, stop).with(collective);
-    let outcome = train::run(&setup, resume, &mut context)?;
+    let outcome = train::run(&setup, resume, &mut context).inspect_err(|_| {
+        // A command that could not train at all can be repeated as it was once its cause is gone.
+        if is_main && is_new {
+            run.discard_unstarted(folder_existed);
+        }
+    })?;
     drop(console);
     match outcome {
         train::Outcome::Finished(_) if !is_main => {}
@@ -540,6 +558,7 @@ fn eval_as(args: &EvalArgs, collective: &Collective) -> Result<u8> {
         per_class: details.per_class.clone(),
         confusion: details.confusion.clone(),
         predictions: details.predictions.clone(),
+        overwrite: details.force,
     };
     let views = look.crops.into();
     let asked = eval::Look { views, subset: look.subset, questions };

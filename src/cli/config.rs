@@ -120,6 +120,9 @@ pub struct SchemaArgs {
     /// The file to write, instead of printing.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Overwrite FILE whatever it is, not only an earlier schema.
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// `senet config plot`.
@@ -280,7 +283,12 @@ fn diff(args: &DiffArgs) -> Result<u8> {
 fn write_schema(args: &SchemaArgs) -> Result<u8> {
     let text = schema::text()?;
     match &args.out {
-        Some(path) => files::write_atomic(path, text.as_bytes())?,
+        Some(path) => {
+            if !args.force {
+                files::check_replaceable(path, &text[..text.find("description").unwrap_or(0)])?;
+            }
+            files::write_atomic(path, text.as_bytes())?;
+        }
         None => print(text.trim_end())?,
     }
     Ok(0)

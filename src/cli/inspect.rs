@@ -27,10 +27,20 @@ pub(super) fn excitation(args: &ExcitationArgs) -> Result<u8> {
     }
     found.setting.insert(0, format!("weights of {}", source.path().display()));
     files::create_dir(&out)?;
-    let write = |name: &str, text: &str| files::write_atomic(&out.join(name), text.as_bytes());
-    write("excitation.json", &(serde_json::to_string_pretty(&found)? + "\n"))?;
-    write("excitation.csv", &csv(&found))?;
-    write("excitation.html", &page::excitation::page(&found))?;
+    let json = serde_json::to_string_pretty(&found)? + "\n";
+    let (csv, html) = (csv(&found), page::excitation::page(&found));
+    // What all files of a kind begin with, and the texts.
+    let written = [
+        ("excitation.json", json.split(':').next(), &json),
+        ("excitation.csv", csv.lines().next(), &csv),
+        ("excitation.html", html.lines().next(), &html),
+    ];
+    for (name, start, _) in written.iter().filter(|_| !args.force) {
+        files::check_replaceable(&out.join(name), start.unwrap_or_default())?;
+    }
+    for (name, _, text) in written {
+        files::write_atomic(&out.join(name), text.as_bytes())?;
+    }
     if args.output.json {
         return print_json(&found).map(|()| 0);
     }

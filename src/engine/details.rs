@@ -5,12 +5,13 @@ use super::classes::imagenet_labels;
 use crate::data::Dataset;
 use crate::data::real_labels::{RealLabels, image_numbers};
 use crate::error::{Result, failed, usage};
-use crate::files::NewFile;
+use crate::files::{self, NewFile};
 use crate::metrics::by_class::{Confusion, PerClass};
 use crate::metrics::calibration::{Calibration, Reliability};
 use crate::metrics::guesses::{Guess, Guesses};
 use crate::report::evaluation::{
-    write_confusion, write_per_class, write_prediction, write_prediction_heading,
+    PER_CLASS_HEADING, PREDICTIONS_HEADING, confusion_heading, write_confusion, write_per_class,
+    write_prediction, write_prediction_heading,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct Questions {
     pub confusion: Option<PathBuf>,
     /// Where to write a line for each image.
     pub predictions: Option<PathBuf>,
+    /// Whether these may replace files of other kinds.
+    pub overwrite: bool,
 }
 
 /// The answers that are figures.
@@ -85,15 +88,21 @@ impl<'a> Details<'a> {
     /// # Errors
     /// When a file cannot be written, or the labels cannot be read or are not of these images or classes.
     pub fn begin(questions: &Questions, dataset: &'a dyn Dataset, classes: Vec<String>) -> Result<Self> {
-        let Questions { calibration, real_labels, per_class, confusion, predictions } = questions;
+        let Questions { calibration, real_labels, per_class, confusion, predictions, overwrite } = questions;
         check_files([per_class, confusion, predictions])?;
         if confusion.is_some() && classes.len() > MAX_MATRIX {
             let message = format!("a confusion matrix of {} classes has too many cells", classes.len());
             return Err(failed(message).hint("`--predictions` has all that it is made of").into());
         }
         let real = real_labels.as_deref().map(|path| Real::open(path, dataset, &classes)).transpose()?;
-        let create = |path: &Option<PathBuf>| path.as_deref().map(NewFile::create).transpose();
-        let mut predictions = create(predictions)?;
+        let create = |path: &Option<PathBuf>, heading: &str| {
+            let Some(path) = path else { return Ok(None) };
+            if !overwrite {
+                files::check_replaceable(path, heading)?;
+            }
+            NewFile::create(path).map(Some)
+        };
+        let mut predictions = create(predictions, PREDICTIONS_HEADING)?;
         if let Some(file) = &mut predictions {
             file.write(|out| write_prediction_heading(out, classes.len().min(5)))?;
         }
@@ -101,8 +110,9 @@ impl<'a> Details<'a> {
             dataset,
             reliability: calibration.then(Reliability::default),
             real,
-            per_class: create(per_class)?.map(|file| (file, PerClass::new(classes.len()))),
-            confusion: create(confusion)?.map(|file| (file, Confusion::default())),
+            per_class: create(per_class, PER_CLASS_HEADING)?.map(|file| (file, PerClass::new(classes.len()))),
+            confusion: create(confusion, &confusion_heading(&classes))?
+                .map(|file| (file, Confusion::default())),
             predictions,
             classes,
         })

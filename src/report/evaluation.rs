@@ -6,12 +6,18 @@ use crate::metrics::by_class::{Confusion, PerClass};
 use crate::metrics::guesses::Guess;
 use std::io::{self, Write};
 
+/// The columns of [`write_per_class`].
+pub const PER_CLASS_HEADING: &str = "class,index,seen,top1_correct,top1,top5_correct,top5,precision";
+
+/// What the columns of [`write_prediction`] begin with.
+pub const PREDICTIONS_HEADING: &str = "image,label,predicted,correct,probability,label_probability";
+
 /// A line for each class.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_per_class(out: &mut impl Write, classes: &[String], per_class: &PerClass) -> io::Result<()> {
-    writeln!(out, "class,index,seen,top1_correct,top1,top5_correct,top5,precision")?;
+    writeln!(out, "{PER_CLASS_HEADING}")?;
     let cell = |figure: Option<f64>| figure.map_or_else(String::new, |figure| figure.to_string());
     for (index, (class, counts)) in classes.iter().zip(per_class.counts()).enumerate() {
         let (seen, top1, top5) = (counts.seen, counts.top1, counts.top5);
@@ -23,16 +29,21 @@ pub fn write_per_class(out: &mut impl Write, classes: &[String], per_class: &Per
     Ok(())
 }
 
+/// The columns of [`write_confusion`].
+pub fn confusion_heading(classes: &[String]) -> String {
+    let names: Vec<_> = classes.iter().map(|class| quoted(class)).collect();
+    format!("label,{}", names.join(","))
+}
+
 /// The confusion matrix: a line for each class of images, a column for each predicted class.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_confusion(out: &mut impl Write, classes: &[String], confusion: &Confusion) -> io::Result<()> {
-    let names: Vec<String> = classes.iter().map(|class| quoted(class)).collect();
-    writeln!(out, "label,{}", names.join(","))?;
-    for (label, name) in names.iter().enumerate() {
-        write!(out, "{name}")?;
-        for predicted in 0..names.len() {
+    writeln!(out, "{}", confusion_heading(classes))?;
+    for (label, name) in classes.iter().enumerate() {
+        write!(out, "{}", quoted(name))?;
+        for predicted in 0..classes.len() {
             write!(out, ",{}", confusion.of(label, predicted))?;
         }
         writeln!(out)?;
@@ -45,7 +56,7 @@ pub fn write_confusion(out: &mut impl Write, classes: &[String], confusion: &Con
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_prediction_heading(out: &mut impl Write, guesses: usize) -> io::Result<()> {
-    write!(out, "image,label,predicted,correct,probability,label_probability")?;
+    write!(out, "{PREDICTIONS_HEADING}")?;
     for place in 1..=guesses {
         write!(out, ",class{place},probability{place}")?;
     }

@@ -13,6 +13,7 @@
 use super::checkpoint::Saved;
 use super::history::{EVENTS, STARTS};
 use super::identity::{self, RUN};
+use super::lock::LOCK;
 use super::{Provenance, RunLock, checkpoint, location, sealed, timestamp};
 use crate::error::{Result, failed, problem, usage};
 use crate::experiment::{Experiment, load};
@@ -83,6 +84,27 @@ impl RunDir {
             })?;
         }
         Ok(lock.expect("it was filled"))
+    }
+
+    /// Removes a run that failed before its first step, as far as nothing else is in its folder; the folder itself stays
+    /// where it `existed` before. What cannot be removed stays, too.
+    pub fn discard_unstarted(&self, existed: bool) {
+        const OURS: [&str; 6] = [CONFIG, RUN, EVENTS, STARTS, LOCK, CHECKPOINTS];
+        let files = || -> io::Result<Vec<fs::DirEntry>> { fs::read_dir(&self.path)?.collect() };
+        let Ok(files) = files() else { return };
+        let is_ours = |file: &fs::DirEntry| OURS.iter().any(|name| file.file_name() == *name);
+        let is_unstarted = self.history().is_ok_and(|history| history.step == 0);
+        // Fails where a checkpoint is in it.
+        if !files.iter().all(is_ours) || !is_unstarted || fs::remove_dir(self.path.join(CHECKPOINTS)).is_err()
+        {
+            return;
+        }
+        for name in OURS {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        if !existed {
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     /// Whether a new run can be created at `path`: it does not exist, or holds nothing of anyone's.
