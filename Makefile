@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 # Each target stands for a command, not for a file of its name.
-.PHONY: help setup build data demo test check fuzz golden bench clean
+.PHONY: help setup build data demo test check fuzz golden bench chaos clean
 # Targets run cargo, which uses all cores and holds a lock: side by side they'd only wait for each other.
 .NOTPARALLEL:
 
@@ -46,6 +46,9 @@ golden: setup ## make the golden numbers of tests/ anew, with PyTorch
 
 bench: setup ## the micro-benchmarks
 	cargo bench --bench loading $(ARGS)
+
+chaos: build ## kill trainings, fill their disk, damage their files; an hour (ARGS='--kills 20 --damages 50')
+	scripts/chaos.sh $(ARGS)
 
 clean: ## delete what was built; data, runs and the cache stay
 	cargo clean
