@@ -72,15 +72,37 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// libtorch's message without the C++ back-trace that it appends.
 pub fn torch_message(error: &tch::TchError) -> String {
-    let text = error.to_string();
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("libtorch gave no reason");
-    first.trim().trim_start_matches("Internal torch error: ").to_string()
+    reason_in_words(&error.to_string())
 }
 
 /// Whether there was not enough memory.
 pub fn is_out_of_memory(error: &tch::TchError) -> bool {
-    let message = torch_message(error);
-    message.contains("out of memory") || message.contains("can't allocate memory")
+    means_out_of_memory(&error.to_string())
+}
+
+/// What to do where memory runs out.
+pub const LESS_MEMORY: &str =
+    "lower the batch size, use smaller images, fewer threads (`data.threads`) or a smaller network";
+
+/// The first line of a message of C++, which says so where memory ran out.
+pub fn reason_in_words(message: &str) -> String {
+    let first = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("libtorch gave no reason");
+    let first = first.trim().trim_start_matches("Internal torch error: ");
+    match first {
+        _ if first.contains("bad_alloc") => format!("out of memory ({first})"),
+        // oneDNN does not say why, and it is hardly ever anything else.
+        _ if ONE_DNN.iter().any(|part| first.contains(part)) => format!("probably out of memory ({first})"),
+        _ => first.to_string(),
+    }
+}
+
+/// What oneDNN says where it gets no memory.
+const ONE_DNN: [&str; 2] = ["could not create a primitive", "could not create a memory"];
+
+/// Whether a message, libtorch's, CUDA's, oneDNN's or C++'s, means that there was not enough memory.
+pub fn means_out_of_memory(message: &str) -> bool {
+    let parts = ["out of memory", "can't allocate memory", "bad_alloc", "Cannot allocate memory"];
+    parts.iter().chain(&ONE_DNN).any(|part| message.contains(part))
 }
 
 /// Turns libtorch's exceptions into errors of one line.
@@ -93,11 +115,7 @@ impl<T> TorchContext<T> for std::result::Result<T, tch::TchError> {
     fn torch_context(self, doing: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let problem = failed(format!("{}: {}", doing(), torch_message(&error)));
-            if is_out_of_memory(&error) {
-                problem.hint("lower the batch size, or use a smaller network").into()
-            } else {
-                problem.into()
-            }
+            if is_out_of_memory(&error) { problem.hint(LESS_MEMORY).into() } else { problem.into() }
         })
     }
 }
@@ -113,6 +131,23 @@ mod tests {
             Err::<(), _>(usage("ratio 0").hint("use 1 or more")).context("reading x.json").unwrap_err();
         assert_eq!(problem(&error).unwrap().hint.as_deref(), Some("use 1 or more"));
         assert_eq!(format!("{error:#}"), "reading x.json: ratio 0");
+    }
+
+    #[test]
+    fn memory_that_runs_out_is_said_with_a_hint() {
+        for (reason, told) in [
+            ("could not create a primitive", "probably out of memory (could not create a primitive)"),
+            ("std::bad_alloc", "out of memory (std::bad_alloc)"),
+            ("CUDA out of memory. Tried\nframe #0: x", "CUDA out of memory. Tried"),
+        ] {
+            let refused = Err::<(), _>(tch::TchError::Torch(reason.to_string()));
+            let error = refused.torch_context(|| "cannot compute".to_string()).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot compute: {told}"));
+            assert_eq!(problem(&error).unwrap().hint.as_deref(), Some(LESS_MEMORY));
+        }
+        let refused = Err::<(), _>(tch::TchError::Torch("shapes differ".to_string()));
+        let error = refused.torch_context(|| "cannot compute".to_string()).unwrap_err();
+        assert!(problem(&error).unwrap().hint.is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// All files below a folder with their bytes, and the folders.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -153,6 +154,42 @@ fn an_evaluation_stops_at_once_and_comes_first_on_resume() {
                     .map(|run| sandbox.read(&format!("{run}/checkpoints/{checkpoint}/{file}")));
                 assert!(a == b, "{checkpoint}/{file} differs");
             }
+        }
+    }
+}
+
+#[test]
+fn kills_during_evaluations_with_a_moving_average_leave_no_trace() {
+    let sandbox = Sandbox::new();
+    let state = "--set train.ema={\"decay\":0.9} --set train.mix.mixup=0.2 --set optim.kind=adamw --lr 0.001";
+    let begin = |run: &str| format!("train {EVALUATES} {state} --set checkpoint.every_steps=1 --out {run}");
+    sandbox.succeed(&begin("whole"));
+    let awaits = |step: u64| {
+        let state = fs::read(sandbox.path("parts/checkpoints/last/state.json")).ok();
+        let state = state.and_then(|state| serde_json::from_slice::<serde_json::Value>(&state).ok());
+        state.is_some_and(|state| {
+            state["progress"]["step"] == step && state["progress"]["awaits_evaluation"] == true
+        })
+    };
+    // At the beginning of the network's evaluation, and later in it or in the average's.
+    let mut command = begin("parts");
+    for (step, milliseconds) in [(2, 0), (2, 150), (4, 0), (4, 250), (6, 0)] {
+        let mut since = None;
+        sandbox.start(&command).kill_when(|| {
+            since = since.or_else(|| awaits(step).then(Instant::now));
+            since.is_some_and(|since| since.elapsed() >= Duration::from_millis(milliseconds))
+        });
+        command = "train --resume parts".to_string();
+    }
+    sandbox.succeed(&command);
+    assert_eq!(told(&sandbox, "parts"), told(&sandbox, "whole"));
+    for checkpoint in ["last", "best", "last.previous"] {
+        for file in ["model.safetensors", "optim.safetensors", "ema.safetensors"] {
+            let file = format!("checkpoints/{checkpoint}/{file}");
+            assert!(
+                sandbox.read(&format!("whole/{file}")) == sandbox.read(&format!("parts/{file}")),
+                "{file}"
+            );
         }
     }
 }

@@ -149,3 +149,32 @@ fn a_run_under_nohup_outlives_its_terminal() {
     send("TERM", &job.id().to_string());
     assert_eq!(job.wait().unwrap().code(), Some(75));
 }
+
+/// Whether a process holds back SIGTERM (15): it has started, and nothing listens yet.
+#[cfg(target_os = "linux")]
+fn is_starting(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    blocked.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() >> 14 & 1 == 1)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_at_the_start_is_obeyed_and_the_same_command_trains() {
+    let sandbox = Sandbox::new();
+    for (signal, code) in [("TERM", 75), ("USR1", 75), ("INT", 130)] {
+        let train = format!("train {LONG} --out {signal} --resume auto");
+        let job = sandbox.start(&train);
+        let start = Instant::now();
+        while !is_starting(job.id()) {
+            assert!(start.elapsed() < Duration::from_secs(30), "signals are not held back at the start");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        send(signal, &job.id().to_string());
+        let ended = job.wait();
+        assert_eq!(ended.code, code, "{signal}: {}", ended.stderr);
+        let job = sandbox.start(&train);
+        let ended = stop(&sandbox, job, signal, &["TERM"], 0);
+        assert_eq!(ended.code, 75, "{signal}: {}", ended.stderr);
+    }
+}

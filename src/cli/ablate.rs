@@ -12,6 +12,7 @@ use crate::experiment::axis::Axis;
 use crate::experiment::paper;
 use crate::experiment::request::{Control, Request, Seeds, Word};
 use crate::experiment::sweep::Sweep;
+use crate::process;
 use crate::report::comparison::Results;
 use crate::rng::fnv1a;
 use crate::run::LogSpec;
@@ -40,7 +41,7 @@ pub(super) fn ablate(args: &AblateArgs) -> Result<u8> {
     let is_helper = worker.is_helper;
     worker.take_device(&mut sweep);
     if worker.is_started_here {
-        stop_with_input(&stop);
+        stop_with_input(&stop)?;
     }
     let _helpers = if is_helper { Helpers(Vec::new()) } else { start_helpers(args.jobs)? };
     let cores = tch::get_num_threads();
@@ -202,7 +203,10 @@ fn start_helpers(jobs: u32) -> Result<Helpers> {
     };
     let mut helpers = Helpers(Vec::new());
     for number in 1..jobs {
-        helpers.0.push(start(number)?);
+        helpers.0.push(start(number).map_err(|reason| {
+            failed(format!("cannot start process {number} of `--jobs`: {reason}"))
+                .hint("lower `--jobs`, or raise the limit of processes (`ulimit -u`, the container's)")
+        })?);
     }
     Ok(helpers)
 }
@@ -219,13 +223,14 @@ impl Drop for Helpers {
 }
 
 /// Asks to stop when standard input ends, which is when the process that holds its other end does.
-fn stop_with_input(stop: &StopFlag) {
+fn stop_with_input(stop: &StopFlag) -> Result<()> {
     let stop = stop.clone();
-    thread::spawn(move || {
+    let thread = thread::Builder::new().name("input".into()).spawn(move || {
         let mut nothing = [0; 64];
         while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
         stop.set();
     });
+    thread.map(drop).map_err(|error| process::thread_refused(&error).into())
 }
 
 #[cfg(test)]

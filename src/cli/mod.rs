@@ -14,8 +14,9 @@ mod report;
 mod signals;
 mod weights;
 
-use crate::error::Result;
+use crate::error::{LESS_MEMORY, Result, means_out_of_memory};
 use crate::process;
+use crate::torch_ext::hold_stop_signals;
 use args::{AblateArgs, Cli, Command, InspectArgs, InspectWhat};
 use clap::Parser;
 use std::panic;
@@ -34,6 +35,8 @@ const REQUEUE: u8 = 75;
 /// configuration, 130 interrupted, 75 asked to stop by the machine (both after saving), 3 abandoned by a second Ctrl-C.
 /// `large_blocks_kept` is for `doctor`.
 pub fn run(large_blocks_kept: bool) -> u8 {
+    // Until somebody listens; a signal that comes before would end a run without a word or a code of ours.
+    hold_stop_signals(true);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -57,23 +60,35 @@ pub fn run(large_blocks_kept: bool) -> u8 {
     if let Err(error) = signals::listen() {
         return output::report(&error);
     }
+    if hold_stop_signals(false) {
+        signals::await_first();
+    }
     process::settle_threads();
     if !matches!(cli.command, Command::Train(_) | Command::Ablate(AblateArgs { dry_run: false, .. })) {
         signals::restore_default();
     }
     process::survive_file_size_limit();
     panic::set_hook(Box::new(|panic| {
-        let first_line = panic.to_string();
-        let first_line = first_line.lines().take(2).collect::<Vec<_>>().join(" ");
-        output::note(&format!(
-            "error: internal error: {first_line}\n\nhint: this is a bug; please report it"
-        ));
+        output::note(&panic_in_words(&panic.to_string()));
     }));
     match panic::catch_unwind(|| dispatch(cli, large_blocks_kept)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => output::report(&error),
         Err(_) => 1,
     }
+}
+
+/// What a panic's message means: limits of the system that a library takes for impossible, or a bug.
+fn panic_in_words(message: &str) -> String {
+    let first_lines = message.lines().take(2).collect::<Vec<_>>().join(" ");
+    if means_out_of_memory(message) {
+        return format!("error: out of memory\n\nhint: {LESS_MEMORY}");
+    }
+    if message.contains("failed to spawn thread") {
+        let problem = process::thread_refused(&std::io::ErrorKind::WouldBlock.into());
+        return format!("error: {problem}\n\nhint: {}", problem.hint.as_deref().unwrap_or_default());
+    }
+    format!("error: internal error: {first_lines}\n\nhint: this is a bug; please report it")
 }
 
 fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
@@ -92,5 +107,26 @@ fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
         Command::Bench(args) => bench::bench(&args),
         Command::Doctor(args) => commands::doctor(&args, large_blocks_kept),
         Command::Completions { shell } => commands::completions(shell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::panic_in_words;
+
+    #[test]
+    fn limits_of_the_system_are_no_bugs() {
+        let of_tch = "panicked at scalar.rs:58:9:\ncalled `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at \
+                      alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 2359296 \
+                      bytes\")";
+        assert!(panic_in_words(of_tch).starts_with("error: out of memory\n\nhint: lower the batch size"));
+        let of_std =
+            "panicked at thread/mod.rs:1:1:\nfailed to spawn thread: Os { code: 11, kind: WouldBlock }";
+        assert!(panic_in_words(of_std).starts_with("error: cannot start a thread: "));
+        let ours = "panicked at src/x.rs:1:2:\nindex out of bounds\nmore";
+        assert_eq!(
+            panic_in_words(ours),
+            "error: internal error: panicked at src/x.rs:1:2: index out of bounds\n\nhint: this is a bug; please report it"
+        );
     }
 }

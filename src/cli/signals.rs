@@ -102,6 +102,14 @@ impl Interrupts {
     }
 }
 
+/// Waits until a signal that was let come has set the flag: from here on each command looks at it.
+pub(super) fn await_first() {
+    let start = Instant::now();
+    while !received().stop.is_set() && start.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// The flag that a signal sets, or has set. From now on signals let this process save itself.
 pub(super) fn stop_flag() -> StopFlag {
     received().mode.store(SAVE, Ordering::SeqCst);

@@ -269,8 +269,12 @@ const OFF: &str = "off";
 
 /// Tells the others why this rank does not come; who keeps the store gives them the time to read it.
 fn call_off(store: &Store, keeper: &StoreKeeper, rank: usize, error: anyhow::Error) -> anyhow::Error {
-    // Who cannot tell them has the same reason as they to end.
-    let told = store.set(OFF, format!("rank {rank} called it off: {error:#}").as_bytes());
+    // The first reason stays: a rank that ends for it must not pass it on as one of its own. Who cannot tell the others has
+    // the same reason as they to end.
+    let told = match store.has(OFF) {
+        Ok(true) => Ok(()),
+        _ => store.set(OFF, format!("rank {rank} called it off: {error:#}").as_bytes()),
+    };
     if told.is_ok() && rank == 0 && keeper.is_rank_0 {
         std::thread::sleep(2 * SLICE);
     }

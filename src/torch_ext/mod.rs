@@ -13,7 +13,7 @@ pub mod precision;
 pub mod profile;
 pub mod winograd;
 
-use crate::error::{Result, failed};
+use crate::error::{LESS_MEMORY, Result, failed, means_out_of_memory, reason_in_words};
 use std::ffi::{CStr, c_char, c_int};
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -26,6 +26,7 @@ unsafe extern "C" {
     fn senet_cuda_linked() -> c_int;
     fn senet_library_path() -> *const c_char;
     fn senet_keep_large_blocks() -> c_int;
+    fn senet_hold_stop_signals(held: c_int) -> c_int;
 }
 
 /// Copies a string of the C++ side.
@@ -40,8 +41,8 @@ fn checked(status: c_int, doing: &str) -> Result<()> {
     }
     // SAFETY: no arguments; the string is this thread's own.
     let reason = text(unsafe { senet_last_error() });
-    let first_line = reason.lines().next().unwrap_or_default();
-    Err(failed(format!("{doing}: {first_line}")).into())
+    let problem = failed(format!("{doing}: {}", reason_in_words(&reason)));
+    Err(if means_out_of_memory(&reason) { problem.hint(LESS_MEMORY) } else { problem }.into())
 }
 
 /// The tensor that a C++ function hands over.
@@ -102,4 +103,11 @@ pub fn library_path() -> Option<String> {
 pub fn keep_large_blocks() -> bool {
     // SAFETY: no arguments, no exceptions; both allocators take options from any thread.
     unsafe { senet_keep_large_blocks() != 0 }
+}
+
+/// Holds back the signals that ask to stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1) from this thread, or lets them come. What
+/// comes meanwhile waits, also while the process starts another program in its place. Returns whether any was waiting.
+pub fn hold_stop_signals(held: bool) -> bool {
+    // SAFETY: reads and sets this thread's signal mask, which is of no consequence for memory.
+    unsafe { senet_hold_stop_signals(c_int::from(held)) != 0 }
 }

@@ -6,6 +6,7 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
 #include <malloc.h>
+#include <signal.h>
 #include <torch/headeronly/version.h>
 
 #include <cstdlib>
@@ -67,6 +68,20 @@ int senet_keep_large_blocks() {
 #else
   return 0;
 #endif
+}
+
+// Returns whether any of them was waiting.
+int senet_hold_stop_signals(int held) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&signals, signal);
+  sigset_t pending;
+  sigpending(&pending);
+  pthread_sigmask(held != 0 ? SIG_BLOCK : SIG_UNBLOCK, &signals, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+    if (sigismember(&pending, signal) == 1) return 1;
+  }
+  return 0;
 }
 
 }  // extern "C"

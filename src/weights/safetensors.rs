@@ -2,7 +2,7 @@
 
 use super::dtype::Dtype;
 use super::{About, Array, Arrays};
-use crate::error::{Result, TorchContext, failed};
+use crate::error::{LESS_MEMORY, Result, TorchContext, failed};
 use crate::printable::{line, quoted};
 use safetensors::tensor::{Dtype as Stored, SafeTensors, TensorView};
 use std::collections::HashMap;
@@ -105,6 +105,12 @@ fn dtype(stored: Stored) -> Option<Dtype> {
 /// # Errors
 /// When a tensor cannot be copied to the host.
 pub fn write(tensors: &[(String, Tensor)], about: &About) -> Result<Vec<u8>> {
+    // Values and file are in memory side by side. An allocation that fails within would end the process.
+    let bytes: usize = tensors.iter().map(|(_, tensor)| 4 * tensor.numel()).sum();
+    if Vec::<u8>::new().try_reserve_exact(2 * bytes).is_err() {
+        let message = format!("out of memory: {} MB are needed to write the weights", 2 * bytes / 1_000_000);
+        return Err(failed(message).hint(LESS_MEMORY).into());
+    }
     let mut values = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let host = tensor.f_detach().and_then(|t| t.f_to_device(Device::Cpu)).and_then(|t| t.f_contiguous());

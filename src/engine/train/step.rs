@@ -85,8 +85,11 @@ impl Step<'_> {
                     learner.optimizer.drop_gradients()?;
                     return Ok(Stepped::Overflow);
                 }
-                let name = learner.gradient_not_finite()?.unwrap_or_default();
-                let what = format!("the loss is finite, but not the gradient of `{name}`");
+                let what = match learner.gradient_not_finite()? {
+                    Some(name) => format!("the loss is finite, but not the gradient of `{name}`"),
+                    // As after a loss scale that has shrunk to nothing.
+                    None => "the loss is finite, but not the gradients".to_string(),
+                };
                 NotFinite::of_all(collective, Some(NotFinite { what, samples }))?
             }
             Computed::NotFinite(found) => {
