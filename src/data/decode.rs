@@ -3,10 +3,16 @@
 //! The pixels are those of Pillow's `Image.open(file).convert("RGB")`, which is torchvision's loader: alpha is dropped, of
 //! an animation the first frame is taken, EXIF orientation is ignored, and of 16-bit samples the high byte is kept. There
 //! is one exception: Pillow clips 16-bit *gray* to 255, which turns nearly all of it white; here its high byte is kept, too.
+//!
+//! A damaged JPEG is refused where Pillow refuses it, and has Pillow's pixels where it does not: with corrupt data inside,
+//! libjpeg-turbo resynchronises or fills up, and only warns. Pillow refuses a file that ends before its last row is
+//! decoded, and needs up to 8 bytes behind that row, which usually are the end mark; [`Segments`] and [`ends_early`] find
+//! that out, except where fewer than [`LOOKAHEAD`] other bytes follow: such a file is refused.
+//! Inks (CMYK, YCCK) are taken for inverted, as Adobe stores them, and converted by Pillow's formula.
 
 use super::Image;
 use super::jpeg::segments::Segments;
-use super::jpeg::{END_OF_IMAGE, Jpeg, Region, Scale};
+use super::jpeg::{Colours, Doubt, END_OF_IMAGE, Jpeg};
 use super::memory::{Budget, Reservation};
 use crate::error::{Result, failed};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
@@ -22,6 +28,12 @@ const OVERHEAD: u64 = 64 << 20;
 /// and RGB.
 const JPEG_BYTES: u64 = 3 * 2 + 3;
 
+/// The same where there are inks, whose pixels are converted in place of a fourth byte.
+const INK_BYTES: u64 = 4 * 2 + 4;
+
+/// Bytes that libjpeg-turbo may read behind those that it needs: it fills a buffer of 8, and 0xff is followed by a zero.
+const LOOKAHEAD: usize = 16;
+
 /// Decodes a JPEG with libjpeg-turbo, anything else with the `image` crate. Gray, palette, 16-bit and CMYK images
 /// come out as RGB. Waits where other threads use the memory that it needs.
 ///
@@ -36,10 +48,8 @@ pub fn reserved(bytes: &[u8]) -> Result<(Image, Reservation<'static>)> {
     if bytes.is_empty() {
         return Err(failed("the file is empty").into());
     }
-    if bytes.starts_with(&[0xff, 0xd8])
-        && let Some(image) = decode_jpeg(bytes)?
-    {
-        return Ok(image);
+    if is_jpeg(bytes) {
+        return decode_jpeg(bytes).map(|(image, reservation, _)| (image, reservation));
     }
     let mut decoder = reader(bytes)?.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
@@ -77,6 +87,11 @@ fn unreadable(error: ImageError) -> anyhow::Error {
 /// The format of an image file by its content.
 pub(super) fn format(bytes: &[u8]) -> Option<ImageFormat> {
     image::guess_format(bytes).ok().or_else(|| is_tga(bytes).then_some(ImageFormat::Tga))
+}
+
+/// Whether the bytes start as a JPEG does.
+pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
 /// Whether the bytes start with a possible header of a TGA, which has no signature, and are as many as it says. To be asked
@@ -145,29 +160,68 @@ pub(super) fn reserve_for_jpeg(width: usize, height: usize) -> Result<Reservatio
     reserve(width, height, JPEG_BYTES * (width * height) as u64)
 }
 
-/// A JPEG's pixels, or `None` where libjpeg-turbo cannot give RGB (CMYK) or has doubts about the data; the
-/// other decoder then has the last word. But not on a file that ends within its pixels: it would make up the rest.
-fn decode_jpeg(bytes: &[u8]) -> Result<Option<(Image, Reservation<'static>)>> {
-    let image = decode_whole_jpeg(bytes)?;
-    if image.is_some() || Segments::of(bytes).has_end {
-        return Ok(image);
-    }
-    match decode_whole_jpeg(&[bytes, &END_OF_IMAGE].concat())? {
-        Some(image) => Ok(Some(image)),
-        None => Err(failed("it ends early: pixels are missing").into()),
-    }
-}
-
-/// The same of a file that is whole.
-fn decode_whole_jpeg(bytes: &[u8]) -> Result<Option<(Image, Reservation<'static>)>> {
-    let Some(jpeg) = Jpeg::open(bytes)? else { return Ok(None) };
+/// Decodes a JPEG, and says what libjpeg-turbo doubts in it.
+pub(super) fn decode_jpeg(bytes: &[u8]) -> Result<(Image, Reservation<'static>, Option<Doubt>)> {
+    let segments = Segments::of(bytes);
+    // libjpeg-turbo has a limit of its own, and names no size.
+    segments.size.map_or(Ok(()), |(width, height)| check_size(width, height))?;
+    let jpeg = match Jpeg::open(bytes) {
+        Err(_) if !segments.has_end => return Err(ends_early()),
+        opened => opened?,
+    };
     let (width, height) = jpeg.size();
     check_size(width, height)?;
-    let reservation = reserve_for_jpeg(width, height)?;
-    let mut pixels = Vec::new();
-    let whole = Region { x: 0, y: 0, width, height };
-    let decoded = jpeg.decode(whole, Scale::Whole, &mut pixels);
-    Ok(decoded.map(|_| (Image { width, height, channels: 3, pixels }, reservation)))
+    let colours = jpeg.colours();
+    let reservation = match colours {
+        Colours::Rgb => reserve_for_jpeg(width, height)?,
+        Colours::Inks => reserve(width, height, INK_BYTES * (width * height) as u64)?,
+    };
+    let (mut pixels, doubt) = match jpeg.decode_whole() {
+        Err(_) if !segments.has_end => return Err(ends_early()),
+        decoded => decoded?,
+    };
+    if doubt.is_some() && !segments.has_end && !(segments.is_one_scan && has_all_rows(bytes)) {
+        return Err(ends_early());
+    }
+    if colours == Colours::Inks {
+        to_rgb_of_inks(&mut pixels);
+    }
+    Ok((Image { width, height, channels: 3, pixels }, reservation, doubt))
+}
+
+fn ends_early() -> anyhow::Error {
+    failed("it ends early: pixels are missing").into()
+}
+
+/// Whether the rows of a JPEG of one scan end [`LOOKAHEAD`] bytes before the file does: then they do not depend on what
+/// those bytes, and further ones, are.
+fn has_all_rows(bytes: &[u8]) -> bool {
+    let Some(needed) = bytes.len().checked_sub(LOOKAHEAD).map(|length| &bytes[..length]) else {
+        return false;
+    };
+    // With restart markers, as one may be looked for; several, as some bits decode to what zeros do.
+    let restarts = (0..8).flat_map(|number| [&[0xaa; 32][..], &[0xff, 0xd0 + number]].concat()).collect();
+    let mixed = (0..64).map(|at: u8| at.wrapping_mul(89) ^ 0x5a).filter(|byte| *byte != 0xff).collect();
+    let others: [Vec<u8>; 4] = [vec![0xaa; 64], vec![0x55; 64], mixed, restarts];
+    let followed_by = |more: &[u8]| {
+        let bytes = [needed, more, &END_OF_IMAGE].concat();
+        Jpeg::open(&bytes).and_then(Jpeg::decode_whole).ok().map(|(pixels, _)| pixels)
+    };
+    let rows = followed_by(&[0; 64]);
+    rows.is_some() && others.iter().all(|more| followed_by(more) == rows)
+}
+
+/// From inverted inks to RGB, in place: as Pillow's `convert("RGB")` rounds.
+fn to_rgb_of_inks(pixels: &mut Vec<u8>) {
+    for at in 0..pixels.len() / 4 {
+        let [c, m, y, k] = [0, 1, 2, 3].map(|ink| u16::from(pixels[4 * at + ink]));
+        let rgb = [c, m, y].map(|inverted| {
+            let product = (255 - inverted) * k + 128;
+            (k - ((product + (product >> 8)) >> 8)) as u8
+        });
+        pixels[3 * at..3 * at + 3].copy_from_slice(&rgb);
+    }
+    pixels.truncate(pixels.len() / 4 * 3);
 }
 
 /// Whether an image of this size can be decoded with the memory that there is.
@@ -229,11 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_jpeg_only_the_end_mark_may_be_missing() {
+    fn a_jpeg_without_its_end_is_refused_unless_enough_follows_its_rows() {
         let whole = encoded(ImageFormat::Jpeg);
         let image = decode(&whole).unwrap();
-        assert_eq!(decode(&whole[..whole.len() - 2]).unwrap(), image);
-        for missing in [40, 100, whole.len() / 3] {
+        for byte in [0, 0xaa] {
+            let filled = [&whole[..whole.len() - 2], &[byte; 20]].concat();
+            assert_eq!(decode(&filled).unwrap(), image);
+        }
+        for missing in [1, 2, 40, 100, whole.len() / 3] {
             let message = decode(&whole[..whole.len() - missing]).unwrap_err().to_string();
             assert!(message.contains("ends early"), "{missing} bytes: {message}");
         }

@@ -106,8 +106,8 @@ pub fn read_image_file(path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
 /// # Errors
 /// When the bytes are no image, or its header is broken.
 pub fn dimensions(bytes: &[u8]) -> Result<(usize, usize)> {
-    if bytes.starts_with(&[0xff, 0xd8])
-        && let Some(jpeg) = Jpeg::open(bytes)?
+    if decode::is_jpeg(bytes)
+        && let Ok(jpeg) = Jpeg::open(bytes)
     {
         return Ok(jpeg.size());
     }

@@ -60,7 +60,7 @@ impl Workbench {
         choose: impl FnOnce(usize, usize) -> Window,
         out: &mut [u8],
     ) -> Result<()> {
-        let Some(jpeg) = open(bytes)? else {
+        let Some(jpeg) = open(bytes) else {
             let (image, _reservation) = self.decode(bytes)?;
             return self.resample(&image, choose(image.width, image.height), size, out);
         };
@@ -122,8 +122,9 @@ impl Workbench {
     }
 }
 
-fn open(bytes: &[u8]) -> Result<Option<Jpeg<'_>>> {
-    if bytes.starts_with(&[0xff, 0xd8]) { Jpeg::open(bytes) } else { Ok(None) }
+/// A JPEG; what is wrong with one that cannot be opened, decoding the whole says.
+fn open(bytes: &[u8]) -> Option<Jpeg<'_>> {
+    if decode::is_jpeg(bytes) { Jpeg::open(bytes).ok() } else { None }
 }
 
 /// The smallest scale at which a window still has `size` pixels in both directions.

@@ -3,6 +3,7 @@
 //! What cannot be used can be kept as a [`quarantine`](super::quarantine), which training reads.
 
 use super::images::{MAX_FILE_BYTES, dimensions};
+use super::jpeg::Doubt;
 use super::jpeg::segments::Segments;
 use super::quarantine::line;
 use super::{Dataset, decode, workers};
@@ -10,7 +11,6 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use turbojpeg::{Decompressor, PixelFormat};
 
 /// What there is to say of a sample; the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -24,7 +24,10 @@ pub enum Verdict {
     Cmyk,
     /// EXIF data that lead nowhere. Training ignores them.
     BrokenExif,
-    /// A JPEG that lacks its end mark and nothing else.
+    /// A JPEG with corrupt data or superfluous bytes inside, which decodes all the same. Training takes what
+    /// libjpeg-turbo makes of it.
+    Corrupt,
+    /// A JPEG that lacks its end mark, but whose rows can all be decoded since enough bytes follow.
     NoEnd,
     /// It ends early: pixels are missing.
     Truncated,
@@ -42,11 +45,12 @@ pub enum Verdict {
 
 impl Verdict {
     /// All, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Fine,
         Self::Misnamed,
         Self::Cmyk,
         Self::BrokenExif,
+        Self::Corrupt,
         Self::NoEnd,
         Self::Truncated,
         Self::Damaged,
@@ -68,6 +72,7 @@ impl Verdict {
             Self::Misnamed => "misnamed",
             Self::Cmyk => "CMYK",
             Self::BrokenExif => "broken EXIF",
+            Self::Corrupt => "corrupt inside",
             Self::NoEnd => "without end mark",
             Self::Truncated => "truncated",
             Self::Damaged => "damaged",
@@ -81,7 +86,8 @@ impl Verdict {
     /// What training does about such a sample.
     pub fn in_training(self) -> &'static str {
         match self {
-            Self::Fine | Self::NoEnd => "used",
+            Self::Fine => "used",
+            Self::Corrupt | Self::NoEnd => "used as it decodes, like Pillow: look at it",
             Self::Misnamed => "used: the first bytes decide, not the name",
             Self::Cmyk => "used, converted to RGB",
             Self::BrokenExif => "used: EXIF data are ignored",
@@ -213,7 +219,7 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
         let name = |format: image::ImageFormat| format!("{format:?}").to_uppercase();
         say(Verdict::Misnamed, format!("it is {}, not {}", name(kind), name(called)));
     }
-    let jpeg = bytes.starts_with(&[0xff, 0xd8]).then(|| Segments::of(bytes));
+    let jpeg = decode::is_jpeg(bytes).then(|| Segments::of(bytes));
     if let Some(jpeg) = &jpeg {
         if jpeg.components == 4 {
             say(Verdict::Cmyk, "four components".to_string());
@@ -223,12 +229,16 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
         }
     }
     let absurd = |(width, height): (usize, usize)| !decode::fits(width, height);
-    match decode::decode(bytes) {
-        Ok(_) => match &jpeg {
-            Some(jpeg) if !jpeg.has_end => match is_whole_but_for_its_end(bytes, jpeg) {
-                true => say(Verdict::NoEnd, "only the end mark is missing".to_string()),
-                false => say(Verdict::Truncated, "it ends within its pixels".to_string()),
-            },
+    let decoded = match &jpeg {
+        Some(_) => decode::decode_jpeg(bytes).map(|(_, _, doubt)| doubt),
+        None => decode::decode(bytes).map(|_| None),
+    };
+    match decoded {
+        Ok(doubt) => match (&jpeg, doubt) {
+            (Some(jpeg), _) if !jpeg.has_end => {
+                say(Verdict::NoEnd, "no end mark: its last rows may be made of other bytes".to_string());
+            }
+            (_, Some(Doubt(text))) => say(Verdict::Corrupt, text),
             _ => {}
         },
         Err(error) => {
@@ -243,21 +253,6 @@ pub fn inspect(name: &str, bytes: &[u8]) -> (Vec<Verdict>, String) {
         }
     }
     (verdicts, details.join("; "))
-}
-
-/// Whether a JPEG without an end mark has all its pixels: with the mark, libjpeg-turbo has no doubts about it.
-fn is_whole_but_for_its_end(bytes: &[u8], jpeg: &Segments<'_>) -> bool {
-    let whole = [bytes, &[0xff, 0xd9]].concat();
-    let format = if jpeg.components == 4 { PixelFormat::CMYK } else { PixelFormat::RGB };
-    let decode = || -> turbojpeg::Result<()> {
-        let mut decoder = Decompressor::new()?;
-        let header = decoder.read_header(&whole)?;
-        let pitch = header.width * format.size();
-        let mut pixels = vec![0; pitch * header.height];
-        let (width, height, pixels) = (header.width, header.height, pixels.as_mut_slice());
-        decoder.decompress(&whole, turbojpeg::Image { pixels, width, pitch, height, format })
-    };
-    decode().is_ok()
 }
 
 /// Whether a file that does not decode lacks its end.
@@ -392,7 +387,12 @@ mod tests {
         assert_eq!(verdict("a.jpg", &with_exif(b"II*\0\xff\0\0\0")), [Verdict::BrokenExif]);
         assert_eq!(verdict("a.jpg", &with_exif(b"II*\0\x08\0\0\0\0\0\x08\0\0\0")), [Verdict::BrokenExif]);
         assert_eq!(verdict("a.png", &with_exif(b"nonsense")), [Verdict::Misnamed, Verdict::BrokenExif]);
-        assert_eq!(verdict("a.jpg", &jpeg[..jpeg.len() - 2]), [Verdict::NoEnd]);
+        let (rows, end) = jpeg.split_at(jpeg.len() - 2);
+        assert_eq!(verdict("a.jpg", rows), [Verdict::Truncated]);
+        assert_eq!(verdict("a.jpg", &[rows, &[0; 20]].concat()), [Verdict::NoEnd]);
+        let (verdicts, detail) = inspect("a.jpg", &[rows, &[0; 30], end].concat());
+        assert_eq!(verdicts, [Verdict::Corrupt]);
+        assert!(detail.contains("extraneous bytes before marker 0xd9"), "{detail}");
         // Wherever else it is cut, whatever a lenient decoder makes of the rest.
         for len in (3..jpeg.len() - 3).step_by(7) {
             assert!(!verdict("a.jpg", &jpeg[..len])[0].is_usable(), "{len} bytes");

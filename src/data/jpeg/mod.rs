@@ -18,7 +18,7 @@
 pub mod segments;
 
 use crate::error::{Result, failed};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 use turbojpeg::raw;
 
@@ -64,6 +64,36 @@ impl Scale {
     }
 }
 
+/// Colours that pixels are decoded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colours {
+    /// Of gray, YCbCr or RGB.
+    Rgb,
+    /// Of four inks, as they are stored, YCCK converted: usually inverted.
+    Inks,
+}
+
+impl Colours {
+    /// Bytes of a pixel.
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Inks => 4,
+        }
+    }
+
+    fn format(self) -> c_int {
+        match self {
+            Self::Rgb => raw::TJPF_TJPF_RGB as c_int,
+            Self::Inks => raw::TJPF_TJPF_CMYK as c_int,
+        }
+    }
+}
+
+/// What libjpeg-turbo warns of while it decodes: the first thing that it noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt(pub String);
+
 /// A JPEG whose header has been read.
 pub struct Jpeg<'a> {
     handle: Handle,
@@ -73,14 +103,14 @@ pub struct Jpeg<'a> {
 }
 
 impl<'a> Jpeg<'a> {
-    /// Reads the header; `None` where it is damaged or promises nothing that can be decoded here.
+    /// Reads the header.
     ///
     /// # Errors
-    /// When there is no memory for a decoder.
-    pub fn open(bytes: &'a [u8]) -> Result<Option<Self>> {
+    /// When it is damaged or of something that cannot be decoded here, or there is no memory for a decoder.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let mut handle = Handle::new()?;
-        let Some((width, height)) = handle.header(bytes) else { return Ok(None) };
-        Ok(Some(Self { handle, bytes, width, height }))
+        let (width, height) = handle.header(bytes)?;
+        Ok(Self { handle, bytes, width, height })
     }
 
     /// Width and height in pixels, of the whole.
@@ -91,9 +121,12 @@ impl<'a> Jpeg<'a> {
     /// Decodes at least `wanted` (in pixels of the scaled image, inside of it) to RGB, row by row without gaps, at the
     /// start of `pixels`, which grows where it is too small. Returns the region that was decoded.
     ///
-    /// `None` where libjpeg-turbo cannot give RGB (CMYK), has doubts about the data or there is no memory: another
-    /// decoder then has the last word.
+    /// `None` where there are inks, libjpeg-turbo has doubts about the data or there is no memory: the whole is then to be
+    /// decoded.
     pub fn decode(mut self, wanted: Region, scale: Scale, pixels: &mut Vec<u8>) -> Option<Region> {
+        if self.colours() != Colours::Rgb {
+            return None;
+        }
         let region = self.around(wanted, scale)?;
         let needed = region.width.checked_mul(region.height)?.checked_mul(3)?;
         if pixels.len() < needed {
@@ -102,8 +135,30 @@ impl<'a> Jpeg<'a> {
         }
         let whole = Region { x: 0, y: 0, width: scale.of(self.width), height: scale.of(self.height) };
         let part = (region != whole).then_some(region);
-        self.handle.decode(self.bytes, part, scale, &mut pixels[..needed])?;
-        Some(region)
+        let doubt = self.handle.decode(self.bytes, part, scale, Colours::Rgb, &mut pixels[..needed]).ok()?;
+        doubt.is_none().then_some(region)
+    }
+
+    /// The colours that it can be decoded to.
+    pub fn colours(&self) -> Colours {
+        match self.handle.get(raw::TJPARAM_TJPARAM_COLORSPACE) as raw::TJCS {
+            raw::TJCS_TJCS_CMYK | raw::TJCS_TJCS_YCCK => Colours::Inks,
+            _ => Colours::Rgb,
+        }
+    }
+
+    /// Decodes all pixels to [its colours](Self::colours), with libjpeg-turbo's doubts about them.
+    ///
+    /// # Errors
+    /// When it cannot decode them, or there is no memory for them.
+    pub fn decode_whole(mut self) -> Result<(Vec<u8>, Option<Doubt>)> {
+        let colours = self.colours();
+        let length = (self.width * self.height).saturating_mul(colours.channels());
+        let mut pixels = Vec::new();
+        pixels.try_reserve_exact(length).map_err(|_| failed("there is no memory for its pixels"))?;
+        pixels.resize(length, 0);
+        let doubt = self.handle.decode(self.bytes, None, Scale::Whole, colours, &mut pixels)?;
+        Ok((pixels, doubt))
     }
 
     /// The smallest region that can be decoded and in which the pixels of `wanted` are right.
@@ -141,15 +196,50 @@ impl Handle {
     }
 
     /// Width and height.
-    fn header(&mut self, bytes: &[u8]) -> Option<(usize, usize)> {
+    fn header(&mut self, bytes: &[u8]) -> Result<(usize, usize)> {
         // SAFETY: the instance is alive, and the bytes are read during the call only.
         let code = unsafe { raw::tj3DecompressHeader(self.0.as_ptr(), bytes.as_ptr(), bytes.len() as _) };
-        if code != 0 {
-            return None;
+        if code != 0 && !self.only_warns() {
+            return Err(failed(self.complaint()).into());
         }
         // -1 where the file holds tables only.
         let side = |parameter| usize::try_from(self.get(parameter)).ok().filter(|&side| side > 0);
-        Some((side(raw::TJPARAM_TJPARAM_JPEGWIDTH)?, side(raw::TJPARAM_TJPARAM_JPEGHEIGHT)?))
+        let (width, height) = (side(raw::TJPARAM_TJPARAM_JPEGWIDTH), side(raw::TJPARAM_TJPARAM_JPEGHEIGHT));
+        Ok(width.zip(height).ok_or_else(|| failed("it holds tables, but no image"))?)
+    }
+
+    /// Whether the last call failed for a warning alone. TurboJPEG's code says so where an error followed, too; its text is
+    /// the error's then, else that of the first warning.
+    fn only_warns(&self) -> bool {
+        // As of jerror.h; the first letter as `complaint` has it.
+        const WARNINGS: [&str; 6] = [
+            "corrupt JPEG data",
+            "premature end of JPEG file",
+            "inconsistent progression sequence",
+            "unknown Adobe color transform code",
+            "warning: unknown JFIF revision",
+            "invalid SOS parameters for sequential JPEG",
+        ];
+        // SAFETY: the instance is alive.
+        let code = unsafe { raw::tj3GetErrorCode(self.0.as_ptr()) };
+        let text = self.complaint();
+        code == raw::TJERR_TJERR_WARNING as c_int && WARNINGS.iter().any(|warning| text.starts_with(warning))
+    }
+
+    /// What the last call complained of.
+    fn complaint(&self) -> String {
+        // SAFETY: the instance is alive; the string is its own, ends with a zero and is copied at once.
+        let text = unsafe { CStr::from_ptr(raw::tj3GetErrorStr(self.0.as_ptr())) };
+        // "tj3Decompress8(): " is no help.
+        let text = text.to_string_lossy();
+        let text = text.rsplit("(): ").next().unwrap_or(&text);
+        let mut letters = text.chars();
+        match (letters.next(), letters.clone().next()) {
+            (Some(first), Some(second)) if !second.is_uppercase() => {
+                first.to_lowercase().chain(letters).collect()
+            }
+            _ => text.to_string(),
+        }
     }
 
     /// Pixels between two columns that a region may begin at, where it may begin anywhere at all.
@@ -168,35 +258,22 @@ impl Handle {
         }
     }
 
-    /// Decodes `part`, or everything, to RGB. The header of the same bytes must have been read.
-    fn decode(&mut self, bytes: &[u8], part: Option<Region>, scale: Scale, pixels: &mut [u8]) -> Option<()> {
-        let factor = raw::tjscalingfactor { num: 1, denom: scale as c_int };
-        // SAFETY: the instance is alive; the factor is passed by value.
-        if unsafe { raw::tj3SetScalingFactor(self.0.as_ptr(), factor) } != 0 {
-            return None;
-        }
-        let width = self.get(raw::TJPARAM_TJPARAM_JPEGWIDTH);
-        let height = self.get(raw::TJPARAM_TJPARAM_JPEGHEIGHT);
-        let scaled = |side: c_int| usize::try_from(side).ok().map(|side| scale.of(side));
-        let (mut width, mut height) = (scaled(width)?, scaled(height)?);
-        if let Some(part) = part {
-            (width, height) = (part.width, part.height);
-            let [x, y, w, h] = [part.x, part.y, part.width, part.height].map(c_int::try_from);
-            let region = raw::tjregion { x: x.ok()?, y: y.ok()?, w: w.ok()?, h: h.ok()? };
-            // SAFETY: the instance is alive; the region is passed by value and refused if it leaves the image.
-            if unsafe { raw::tj3SetCroppingRegion(self.0.as_ptr(), region) } != 0 {
-                return None;
-            }
-        }
-        let pitch = width.checked_mul(3)?;
-        if width == 0 || height == 0 || pixels.len() < pitch.checked_mul(height)? {
-            return None;
-        }
-        let pitch = c_int::try_from(pitch).ok()?;
-        let format = raw::TJPF_TJPF_RGB as c_int;
+    /// Decodes `part`, or everything, to `colours`. The header of the same bytes must have been read.
+    fn decode(
+        &mut self,
+        bytes: &[u8],
+        part: Option<Region>,
+        scale: Scale,
+        colours: Colours,
+        pixels: &mut [u8],
+    ) -> Result<Option<Doubt>> {
+        self.prepare(part, scale, colours, pixels.len())
+            .ok_or_else(|| failed("the JPEG decoder refuses the region"))?;
+        let (width, _) = self.target(part, scale).ok_or_else(|| failed("the JPEG has no size"))?;
+        let pitch = c_int::try_from(width * colours.channels())?;
         // SAFETY: the instance is alive. It writes `height` rows of `width` pixels, `pitch` bytes apart, and `pixels` is at
-        // least that long, as just checked: the size is the region's, or that of the header that the same bytes gave,
-        // which this call reads once more.
+        // least that long, as `prepare` has checked: the size is the region's, or that of the header that the same bytes
+        // gave, which this call reads once more.
         let code = unsafe {
             raw::tj3Decompress8(
                 self.0.as_ptr(),
@@ -204,10 +281,46 @@ impl Handle {
                 bytes.len() as _,
                 pixels.as_mut_ptr(),
                 pitch,
-                format,
+                colours.format(),
             )
         };
-        (code == 0).then_some(())
+        match code {
+            0 => Ok(None),
+            _ if self.only_warns() => Ok(Some(Doubt(self.complaint()))),
+            _ => Err(failed(self.complaint()).into()),
+        }
+    }
+
+    /// Width and height of what is decoded.
+    fn target(&self, part: Option<Region>, scale: Scale) -> Option<(usize, usize)> {
+        let scaled = |side: c_int| usize::try_from(side).ok().map(|side| scale.of(side));
+        match part {
+            Some(part) => Some((part.width, part.height)),
+            None => {
+                let width = scaled(self.get(raw::TJPARAM_TJPARAM_JPEGWIDTH))?;
+                Some((width, scaled(self.get(raw::TJPARAM_TJPARAM_JPEGHEIGHT))?))
+            }
+        }
+    }
+
+    /// Sets scale and region; `None` where they cannot be, or their pixels are more than `length` bytes.
+    fn prepare(&self, part: Option<Region>, scale: Scale, colours: Colours, length: usize) -> Option<()> {
+        let factor = raw::tjscalingfactor { num: 1, denom: scale as c_int };
+        // SAFETY: the instance is alive; the factor is passed by value.
+        if unsafe { raw::tj3SetScalingFactor(self.0.as_ptr(), factor) } != 0 {
+            return None;
+        }
+        if let Some(part) = part {
+            let [x, y, w, h] = [part.x, part.y, part.width, part.height].map(c_int::try_from);
+            let region = raw::tjregion { x: x.ok()?, y: y.ok()?, w: w.ok()?, h: h.ok()? };
+            // SAFETY: the instance is alive; the region is passed by value and refused if it leaves the image.
+            if unsafe { raw::tj3SetCroppingRegion(self.0.as_ptr(), region) } != 0 {
+                return None;
+            }
+        }
+        let (width, height) = self.target(part, scale)?;
+        let needed = width.checked_mul(colours.channels())?.checked_mul(height)?;
+        (width > 0 && height > 0 && length >= needed).then_some(())
     }
 
     fn get(&self, parameter: raw::TJPARAM) -> c_int {
@@ -260,7 +373,7 @@ mod tests {
 
     fn decoded(bytes: &[u8], wanted: Region, scale: Scale) -> Option<(Region, Vec<u8>)> {
         let mut pixels = Vec::new();
-        let region = Jpeg::open(bytes).unwrap()?.decode(wanted, scale, &mut pixels)?;
+        let region = Jpeg::open(bytes).ok()?.decode(wanted, scale, &mut pixels)?;
         Some((region, pixels))
     }
 
@@ -355,15 +468,19 @@ mod tests {
     }
 
     #[test]
-    fn four_inks_are_left_to_another_decoder() {
+    fn four_inks_are_decoded_whole_as_they_are_stored() {
         let bytes = encoded(Subsamp::None, PixelFormat::CMYK);
         let wanted = Region { x: 0, y: 0, width: 8, height: 8 };
         assert_eq!(decoded(&bytes, wanted, Scale::Whole), None);
+        let jpeg = Jpeg::open(&bytes).unwrap();
+        assert_eq!(jpeg.colours(), Colours::Inks);
+        let (pixels, doubt) = jpeg.decode_whole().unwrap();
+        assert_eq!((pixels.len(), doubt), (SIZE.0 * SIZE.1 * 4, None));
     }
 
     #[test]
     fn tables_without_an_image_are_no_image() {
-        assert!(Jpeg::open(&[0xff, 0xd8, 0xff, 0xd9]).unwrap().is_none());
-        assert!(Jpeg::open(&[]).unwrap().is_none());
+        assert!(Jpeg::open(&[0xff, 0xd8, 0xff, 0xd9]).is_err());
+        assert!(Jpeg::open(&[]).is_err());
     }
 }
