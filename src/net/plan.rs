@@ -90,14 +90,16 @@ impl<'a> InferencePlan<'a> {
     /// When libtorch refuses: out of memory, or images that do not fit the network.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let _guard = no_grad_guard();
-        if !images.device().is_cuda() && !(self.is_finite && all_finite(images)?) {
-            return build::run(self.net.layers(), images, Pass::reference(Mode::Eval));
+        if images.device().is_cuda() {
+            return run(&self.steps, images);
         }
-        let logits = run(&self.steps, images)?;
-        if !images.device().is_cuda() && !all_finite(&logits)? {
-            return build::run(self.net.layers(), images, Pass::reference(Mode::Eval));
+        if self.is_finite && all_finite(images)? {
+            let logits = run(&self.steps, images)?;
+            if all_finite(&logits)? {
+                return Ok(logits);
+            }
         }
-        Ok(logits)
+        build::run(self.net.layers(), images, Pass::reference(Mode::Eval))
     }
 }
 
