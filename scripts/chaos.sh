@@ -79,10 +79,20 @@ start() {
     pid=$!
 }
 
+# ended PID: waits for it, whatever signals come meanwhile; its exit code.
+ended() {
+    local code
+    while :; do
+        code=0
+        wait "$1" 2>/dev/null || code=$?
+        kill -0 "$1" 2>/dev/null || return "$code"
+    done
+}
+
 # finish RECIPE PROCESSES RUN: the same to its end; its exit code.
 finish() {
     start "$@"
-    wait "$pid"
+    ended "$pid"
 }
 
 # The history, each step once, without clocks; starts and warnings tell of the processes, not of the training.
@@ -177,7 +187,7 @@ kill_once() {
         killed=$((killed + 1))
         if [ -n "$in_time" ]; then in_write=$((in_write + 1)); fi
     fi
-    wait "$pid" 2>/dev/null || true
+    ended "$pid" || true
     gone "$pid" || fault "$run: processes are left a minute after the kill"
     if ! finish "$recipe" "$processes" "$run"; then
         fault "$run ($recipe, $processes processes, after $waits ms) cannot be resumed: $(tail -n 5 "$run.err")"
@@ -210,7 +220,7 @@ disk_once() {
         pause "$r"
         cat /dev/zero >"$disk/filler" 2>/dev/null || true
     fi
-    wait "$pid" || code=$?
+    ended "$pid" || code=$?
     gone "$pid" || fault "disk $1: processes are left"
     if [ "$code" = 0 ]; then
         roomy=$((roomy + 1))
@@ -370,25 +380,25 @@ damage_once() {
 stopped=
 trap 'stopped=1' INT TERM
 
-# several WHAT NUMBER: calls WHAT with 1 to NUMBER; how many came to their end is in $ended.
+# several WHAT NUMBER: calls WHAT with 1 to NUMBER; how many came to their end is in $done_cases.
 several() {
     local number
-    ended=0
+    done_cases=0
     for ((number = 1; number <= $2; number++)); do
         [ -z "$stopped" ] || return 0
         "$1" "$number"
-        ended=$number
+        done_cases=$number
     done
 }
 
 references
 several kill_once "$kills"
-kills=$ended
+kills=$done_cases
 several disk_once "$disks"
-disks=$ended
+disks=$done_cases
 if [ "$damages" -gt 0 ] && [ -z "$stopped" ]; then prepare_damages; fi
 several damage_once "$damages"
-damages=$ended
+damages=$done_cases
 
 printf '%s\n' "seed $seed, $("$senet" --version)" \
     "kills:   $kills endings, $killed killed ($in_write while a checkpoint was written), $missed had ended before" \
