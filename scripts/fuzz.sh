@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the fuzz targets one after another, each for RUNS inputs (a million by default), and prints a table of them.
+# Runs the fuzz targets one after another, each for RUNS inputs (a million by default) or SECONDS_EACH seconds (no limit by
+# default), and prints a table of them.
 #
 #     scripts/fuzz.sh [TARGET…]        RUNS=10000 scripts/fuzz.sh jpeg
 #
@@ -8,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-runs=${RUNS:-1000000}
+runs=${RUNS:-1000000} seconds=${SECONDS_EACH:-0}
 read -ra targets <<<"${*:-$(basename -s .rs fuzz/fuzz_targets/*.rs | tr '\n' ' ')}"
 # Seconds for an input, and MiB for all of the process, libtorch included, and for one allocation.
 limits=(-timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=1024)
@@ -17,7 +18,8 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     printf 'error: cargo-fuzz is missing\nhint: cargo install cargo-fuzz\n' >&2
     exit 1
 fi
-cargo fuzz build --sanitizer none --target-dir target/fuzz
+# With one codegen unit, as is the default, the build takes much longer.
+cargo fuzz build --sanitizer none --codegen-units 16 --target-dir target/fuzz
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -30,7 +32,7 @@ for target in "${targets[@]}"; do
     [ ! -d "fuzz/regressions/$target" ] || seeds+=("fuzz/regressions/$target")
     started=$SECONDS finding=none
     program=$(find target/fuzz/*/release -maxdepth 1 -name "$target" -type f | head -1)
-    "$program" "$corpus" "${seeds[@]}" -runs="$runs" "${limits[@]}" -seed=1 -print_final_stats=1 -print_funcs=0 \
+    "$program" "$corpus" "${seeds[@]}" -runs="$runs" -max_total_time="$seconds" "${limits[@]}" -seed=1 -print_final_stats=1 -print_funcs=0 \
         -artifact_prefix="fuzz/artifacts/$target/" >"$log" 2>&1 || { failed=1; finding="see below"; }
     stat() { awk -v name="stat::$1:" '$1 == name { print $2 }' "$log"; }
     printf '| %s | %s | %s | %s | %s | %s |\n' "$target" "$(stat number_of_executed_units)" $((SECONDS - started)) \
