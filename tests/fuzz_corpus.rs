@@ -1,5 +1,6 @@
 //! A short run of each fuzz target: its reader on the committed corpus, on the inputs of past findings and on a few
-//! hundred mutations of both, the same ones every time. `make fuzz` is the long run.
+//! hundred mutations of both, the same ones every time. `make fuzz` is the long run; `FUZZ_MUTATIONS=1000000` makes a
+//! long one of this, not guided by coverage, where cargo-fuzz is missing.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -15,7 +16,7 @@ use std::time::Duration;
 #[path = "../fuzz/readers.rs"]
 mod readers;
 
-/// Mutations per reader.
+/// Mutations per reader, unless the environment says otherwise.
 const MUTATIONS: usize = 400;
 
 /// Time limit for one input; they take milliseconds, but machines that run tests are busy.
@@ -85,6 +86,8 @@ fn peak_resident() -> Option<u64> {
 }
 
 fn run(target: &'static str) {
+    let mutations = std::env::var("FUZZ_MUTATIONS");
+    let mutations = mutations.map_or(MUTATIONS, |count| count.parse().expect("a number"));
     let (_, reader) = *READERS.iter().find(|(name, _)| *name == target).expect("a target has a reader");
     let files = inputs(target);
     let (sender, receiver) = channel();
@@ -93,7 +96,7 @@ fn run(target: &'static str) {
             sender.send((name.clone(), bytes.clone())).unwrap();
             reader(bytes);
         }
-        for mutation in 0..MUTATIONS {
+        for mutation in 0..mutations {
             let mut random = rng::stream(0, target, [mutation as u64, 0]);
             let (name, bytes) = &files[mutation % files.len()];
             let (_, other) = files.choose(&mut random).expect("there is a corpus");
