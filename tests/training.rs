@@ -15,6 +15,7 @@ use senet::rng;
 use senet::weights::safetensors;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 
 fn golden() -> Value {
@@ -219,6 +220,33 @@ fn history(sandbox: &Sandbox, run: &str) -> Vec<Value> {
         });
     }
     events
+}
+
+#[test]
+fn a_run_stopped_between_two_logged_steps_has_the_history_of_one_that_was_not() {
+    let sandbox = Sandbox::new();
+    // 334 steps an epoch, of which the last is logged.
+    let recipe = format!(
+        "{TINY} --set data.synthetic.train=667 --batch-size 2 --epochs 3 --set train.log_every=1000st \
+         --set train.ema.decay=0.9"
+    );
+    sandbox.succeed(&format!("train {recipe} --out whole"));
+    let command = format!("train {recipe} --out parts --resume auto");
+    let mut between = 0;
+    for step in [334, 668] {
+        let mut since = None;
+        let within_the_next_epoch = || {
+            let is_logged = last_step(&sandbox, "parts") >= step;
+            is_logged && since.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(200)
+        };
+        let stopped = sandbox.start(&command).signal_when("TERM", within_the_next_epoch);
+        assert_eq!(stopped.code, 75, "{}", stopped.stderr);
+        let saved = sandbox.read_json("parts/checkpoints/last/state.json")["progress"]["step"].as_u64();
+        between += u64::from(saved.unwrap() % 334 > 0);
+    }
+    assert!(between > 0, "no stop between two logged steps");
+    sandbox.succeed(&command);
+    assert_same_end(&sandbox, "whole", "parts");
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct Progress {
     pub step: u64,
     /// Counts of the epoch in progress.
     pub epoch_totals: Totals,
+    /// The same up to the last line about steps in the history, where later steps are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_totals: Option<Totals>,
     /// Seconds of training of the epoch in progress.
     pub epoch_seconds: f64,
     /// Seconds of training of all finished epochs.

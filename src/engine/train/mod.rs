@@ -237,8 +237,12 @@ impl<'a, 'c> Training<'a, 'c> {
             stops = collective.any(self.ctx.stop.is_set())?;
             let saves = !stops && done < end && self.saver.is_due(self.setup, done, collective)?;
             let log_every = self.timeline.steps(self.recipe().log_every).max(1);
-            if done.is_multiple_of(log_every) || done == end || stops || saves {
-                self.log(&counters, epoch, step.lr, &mut logged)?;
+            let logs = done.is_multiple_of(log_every) || done == end || saves;
+            if logs || stops {
+                let recent = self.count(&counters, step.lr, &mut logged)?;
+                if logs {
+                    self.log(epoch, step.lr, recent)?;
+                }
             }
             if saves {
                 // Where weights are not finite, the next step says so.
@@ -271,21 +275,19 @@ impl<'a, 'c> Training<'a, 'c> {
         }
     }
 
-    /// Waits for the device, tells the loss since the last time, and stops a run whose loss is lost.
-    fn log(&mut self, counters: &Counters, epoch: u64, lr: f64, logged: &mut Instant) -> Result<()> {
+    /// Waits for the device, adds what was counted since the last time to the progress, and stops a run whose loss is no
+    /// longer finite. Returns the images per second.
+    fn count(&mut self, counters: &Counters, lr: f64, counted: &mut Instant) -> Result<f64> {
         let totals = self.ctx.collective.sum(&counters.read()?.to_array())?;
         let totals = Totals::from_slice(&totals).expect("as many sums as values");
-        let recent = totals.since(&self.progress.epoch_totals);
-        let seconds = logged.elapsed().as_secs_f64();
-        *logged = Instant::now();
+        let Progress { step, epoch_totals: before, .. } = self.progress;
+        let recent = totals.since(&before);
+        let seconds = counted.elapsed().as_secs_f64();
+        *counted = Instant::now();
+        self.progress.logged_totals.get_or_insert(before);
         self.progress.epoch_totals = totals;
         self.progress.epoch_seconds += seconds;
-        let step = self.progress.step;
-        if recent.seen == 0 {
-            // All steps since the last time were left out.
-            return Ok(());
-        }
-        if !recent.loss().is_finite() {
+        if recent.seen > 0 && !recent.loss().is_finite() {
             let message = format!(
                 "the training loss became {} at step {step} or just before (learning rate {lr:.3e})",
                 recent.loss()
@@ -293,13 +295,26 @@ impl<'a, 'c> Training<'a, 'c> {
             return Err(failed(message).hint(DIVERGED).into());
         }
         tell_faults(&self.setup.train_faults, self.ctx)?;
+        Ok(recent.seen as f64 / seconds)
+    }
+
+    /// Logs the loss since the last time. A run that was stopped between two such lines and resumed logs the second as if
+    /// it had not been: the steps before the stop are part of it.
+    fn log(&mut self, epoch: u64, lr: f64, images_per_second: f64) -> Result<()> {
+        let totals = self.progress.epoch_totals;
+        let recent = totals.since(&self.progress.logged_totals.unwrap_or(totals));
+        self.progress.logged_totals = None;
         let split = self.split.take();
+        if recent.seen == 0 {
+            // All steps since the last time were skipped.
+            return Ok(());
+        }
         self.ctx.emit(&Event::Steps {
             epoch: epoch + 1,
-            step,
+            step: self.progress.step,
             loss: recent.loss(),
             lr,
-            images_per_second: recent.seen as f64 / seconds,
+            images_per_second,
             waiting: split.data / split.total(),
         })
     }
