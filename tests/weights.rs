@@ -276,7 +276,7 @@ fn images_are_named_one_by_one_and_in_folders() {
     let images: Vec<&str> = predictions.iter().map(|p| p["image"].as_str().unwrap()).collect();
     assert_eq!(images, ["b/1.png", "b/deep/2.jpg", "a.png"]);
     let first = &predictions[0];
-    assert_eq!(fields(first), ["image", "top", "logits"]);
+    assert_eq!(fields(first), ["image", "preprocessing", "top", "logits"]);
     let (top, logits) = (first["top"].as_array().unwrap(), first["logits"].as_array().unwrap());
     assert_eq!((top.len(), logits.len()), (5, 1000));
     assert_eq!(fields(&top[0]), ["class", "name", "probability", "logit"]);
