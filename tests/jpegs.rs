@@ -9,8 +9,11 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// Each file with its name and what Pillow makes of it: nothing, or width, height and the hash of its pixels.
-fn cases() -> Vec<(String, Vec<u8>, Option<(usize, usize, String)>)> {
+/// Width, height and the hash of the pixels.
+type Decoded = (usize, usize, String);
+
+/// Each file with its name and what Pillow decodes it to, or nothing where it refuses it.
+fn cases() -> Vec<(String, Vec<u8>, Option<Decoded>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/jpegs");
     let expected: Value = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let case = |(name, value): (&String, &Value)| {
