@@ -1,8 +1,9 @@
 //! File names as text, whatever bytes they are: different names stay different, and no name moves a terminal's cursor.
 //!
-//! A backslash is doubled; line ends are `\n` and `\r`; other control characters, those that turn the direction of
-//! reading, and bytes that are not UTF-8, are `\xHH`.
+//! A backslash is doubled; line ends are `\n` and `\r`; other characters that a [terminal would act on](crate::printable),
+//! and bytes that are not UTF-8, are `\xHH`.
 
+use crate::printable::acts;
 use serde::Serializer;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub fn escaped(name: &[u8]) -> String {
                 '\\' => write!(text, "\\\\"),
                 '\n' => write!(text, "\\n"),
                 '\r' => write!(text, "\\r"),
-                other if is_plain_letter(other) => write!(text, "{other}"),
+                other if !acts(other) => write!(text, "{other}"),
                 control => {
                     let mut bytes = [0; 4];
                     let bytes = control.encode_utf8(&mut bytes).bytes();
@@ -61,14 +62,9 @@ pub fn unescaped(text: &str) -> Result<Vec<u8>, String> {
     Ok(name)
 }
 
-/// Whether a character moves no cursor and turns no direction of reading.
-fn is_plain_letter(letter: char) -> bool {
-    !letter.is_control() && !matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Whether a path can be shown as it is: UTF-8 without control characters.
+/// Whether a path can be shown as it is: UTF-8 without characters that a terminal would act on.
 pub fn is_plain(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| text.chars().all(is_plain_letter))
+    path.to_str().is_some_and(|text| !text.contains(acts))
 }
 
 /// A path as people read it: as it is where that [can be](is_plain), else [`escaped`].

@@ -91,7 +91,7 @@ impl NewFile {
 }
 
 /// Refuses to replace a file that is not of the kind to be written, which all begin with `start`. A missing or empty file is
-/// none, and devices and pipes lose nothing; what else is wrong with the path is told by whoever writes.
+/// none, and devices and pipes lose nothing; what else is wrong with the path is reported by whoever writes.
 ///
 /// # Errors
 /// When the file is another, or cannot be read.

@@ -10,7 +10,7 @@ const MAX_NAME: usize = 80;
 
 /// Whether a terminal would act on `c` instead of showing it: control characters, and those that change the direction
 /// of the text around them.
-fn acts(c: char) -> bool {
+pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }

@@ -13,6 +13,10 @@ fn without_description(sandbox: &Sandbox, from: &str, to: &str) {
     sandbox.write(to, safetensors::serialize(tensors, None).unwrap());
 }
 
+/// Beside `TINY`: images that the networks for photographs take.
+const PHOTOS: &str = "--set data.synthetic.size=32 --set data.synthetic.channels=3 --set data.synthetic.train=8 \
+                      --set data.synthetic.eval=4 --set train.batch_size=4";
+
 #[test]
 fn aliases_are_listed_and_described_as_what_they_are() {
     let sandbox = Sandbox::new();
@@ -81,9 +85,7 @@ fn aliases_mean_the_networks_whose_logits_equal_theirs() {
 #[test]
 fn a_run_stores_the_canonical_name() {
     let sandbox = Sandbox::new();
-    let small = "--set data.synthetic.size=32 --set data.synthetic.channels=3 --set data.synthetic.train=8 \
-                 --set data.synthetic.eval=4 --set train.batch_size=4";
-    sandbox.succeed(&format!("train {TINY} {small} --set model.name=legacy_seresnet18 --out run"));
+    sandbox.succeed(&format!("train {TINY} {PHOTOS} --set model.name=legacy_seresnet18 --out run"));
     let config = sandbox.read_json("run/config.json");
     assert_eq!(config["model"]["name"], "se-resnet-18-legacy");
 }
@@ -91,9 +93,7 @@ fn a_run_stores_the_canonical_name() {
 #[test]
 fn a_file_that_fits_two_networks_is_reported_unless_the_name_decides() {
     let sandbox = Sandbox::new();
-    let small = "--set data.synthetic.size=32 --set data.synthetic.channels=3 --set data.synthetic.train=8 \
-                 --set data.synthetic.eval=4 --set train.batch_size=4";
-    sandbox.succeed(&format!("train {TINY} {small} --set model.name=legacy_seresnet18 --out run"));
+    sandbox.succeed(&format!("train {TINY} {PHOTOS} --set model.name=legacy_seresnet18 --out run"));
     sandbox.succeed("export run --names timm --out named.safetensors");
     without_description(&sandbox, "named.safetensors", "bare.safetensors");
     let import =
@@ -109,9 +109,7 @@ fn a_file_that_fits_two_networks_is_reported_unless_the_name_decides() {
 #[test]
 fn timms_names_are_refused_for_a_network_that_timm_does_not_have() {
     let sandbox = Sandbox::new();
-    let small = "--set data.synthetic.size=32 --set data.synthetic.channels=3 --set data.synthetic.train=8 \
-                 --set data.synthetic.eval=4 --set train.batch_size=4";
-    sandbox.succeed(&format!("train {TINY} {small} --set model.name=se-resnet-18 --out run"));
+    sandbox.succeed(&format!("train {TINY} {PHOTOS} --set model.name=se-resnet-18 --out run"));
     let output = sandbox.senet("export run --names timm --out timm.safetensors");
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert!(output.stderr.contains("legacy_seresnet18 is se-resnet-18-legacy"), "{}", output.stderr);

@@ -201,21 +201,17 @@ fn se_with_sum_and_relu_keeps_nan() {
     }
 }
 
+/// 3×3 of 32 to 32 channels, stride 1, border 1.
+fn square_conv(groups: i64) -> Conv {
+    Conv { c_in: 32, c_out: 32, kernel: [3, 3], stride: 1, padding: [1, 1], groups, bias: true, excitation: false }
+}
+
 #[test]
 fn our_convolutions_keep_nan() {
     for batch in BATCHES {
         for groups in [1, 8] {
             for place in 0..3 {
-                let conv = Conv {
-                    c_in: 32,
-                    c_out: 32,
-                    kernel: [3, 3],
-                    stride: 1,
-                    padding: [1, 1],
-                    groups,
-                    bias: true,
-                    excitation: false,
-                };
+                let conv = square_conv(groups);
                 let inputs =
                     [map("x", &[batch, 32, 14, 14]), map("w", &[32, 32 / groups, 3, 3]), values("b", &[32])];
                 spoil(&inputs[place], f64::NAN);
@@ -426,16 +422,7 @@ fn gradients_of_batch_norm_and_se_keep_nan() {
 #[test]
 fn gradients_of_our_convolutions_keep_nan() {
     for (batch, groups) in BATCHES.into_iter().flat_map(|batch| [(batch, 1), (batch, 8)]) {
-        let conv = Conv {
-            c_in: 32,
-            c_out: 32,
-            kernel: [3, 3],
-            stride: 1,
-            padding: [1, 1],
-            groups,
-            bias: true,
-            excitation: false,
-        };
+        let conv = square_conv(groups);
         for value in [f64::NAN, 0.5] {
             let inputs =
                 [map("x", &[batch, 32, 14, 14]), map("w", &[32, 32 / groups, 3, 3]), values("b", &[32])];

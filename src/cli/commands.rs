@@ -18,7 +18,7 @@ use crate::engine::{Context, StopFlag, doctor, eval, splits, train};
 use crate::error::{Result, failed, usage};
 use crate::escaped::{self, shown};
 use crate::experiment::Experiment;
-use crate::experiment::diff::{Difference, differences};
+use crate::experiment::diff::{Difference, differences, listed};
 use crate::experiment::load::Layers;
 use crate::models::aliases::Alias;
 use crate::models::{self, ModelSpec};
@@ -185,7 +185,7 @@ impl Found {
                     let message = format!(
                         "{} was begun with another configuration: {}",
                         path.display(),
-                        listed(&different)
+                        listed(&different, Difference::since)
                     );
                     return Err(usage(message)
                         .hint("name another folder, or `--resume RUN` alone goes on as it was")
@@ -205,19 +205,6 @@ fn locked(path: &Path) -> Result<(RunDir, RunLock)> {
     let warnings = lock.warning.iter().cloned().chain(run.edits_warning()?);
     warnings.for_each(|warning| note(&format!("warning: {warning}")));
     Ok((run, lock))
-}
-
-/// Keys with the values of a run and those that are asked for now; the first few of many.
-fn listed(different: &[Difference]) -> String {
-    const SHOWN: usize = 8;
-    let value =
-        |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".into(), ToString::to_string);
-    let one = |Difference { key, a, b }: &Difference| format!("`{key}` was {}, now {}", value(a), value(b));
-    let mut parts: Vec<String> = different.iter().take(SHOWN).map(one).collect();
-    if different.len() > SHOWN {
-        parts.push(format!("and {} more", different.len() - SHOWN));
-    }
-    parts.join("; ")
 }
 
 /// A run that can be trained.
@@ -444,10 +431,7 @@ pub(super) enum Source {
 impl Source {
     pub(super) fn of(args: &SubjectArgs) -> Result<Self> {
         Ok(match &args.weights {
-            Some(path) => Self::File(
-                path.clone(),
-                WeightsOptions { model: args.model.clone(), settings: args.set.clone(), average: args.ema },
-            ),
+            Some(path) => Self::File(path.clone(), weights::options(&args.model, &args.set, args.ema)),
             None => Self::Run(open_run(args.run.as_deref())?, args.checkpoint.into()),
         })
     }
@@ -735,9 +719,9 @@ mod tests {
         assert_eq!(folder("", "runs/2026-first"), path("runs/2026-first"));
         assert_eq!(folder("--resume", "runs/2026-first"), path("runs/2026-first"));
         for words in ["--out /data/first", "--resume /data/first", "--out /data/first --resume auto"] {
-            assert_eq!(folder(words, "/tmp/planted"), path("/data/first"), "{words}");
+            assert_eq!(folder(words, "/elsewhere/planted"), path("/data/first"), "{words}");
         }
-        for planted in ["/tmp/planted", "runs/../planted", "runs", "runs/a/b", "elsewhere/a", ""] {
+        for planted in ["/elsewhere/planted", "runs/../planted", "runs", "runs/a/b", "elsewhere/a", ""] {
             assert_eq!(folder("", planted), None, "{planted}");
         }
     }

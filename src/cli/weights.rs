@@ -36,7 +36,8 @@ fn trained(
     Ok(trained)
 }
 
-fn options(model: &Option<String>, settings: &[String], average: bool) -> WeightsOptions {
+/// How the flags `--model`, `--set` and `--ema` want a file of weights to be read.
+pub(super) fn options(model: &Option<String>, settings: &[String], average: bool) -> WeightsOptions {
     WeightsOptions { model: model.clone(), settings: settings.to_vec(), average }
 }
 

@@ -1,5 +1,6 @@
 //! Names of classes in messages, and names that people would read as one.
 
+use crate::printable::quoted;
 use std::collections::{BTreeMap, HashMap};
 use unicode_normalization::UnicodeNormalization;
 
@@ -8,9 +9,7 @@ const LISTED: usize = 5;
 
 /// The first names of a list, and how many follow.
 pub fn listed(names: &[String]) -> String {
-    let plain = |letter: char| if letter.is_control() { '?' } else { letter };
-    let quoted = |name: &String| format!("`{}`", name.chars().map(plain).collect::<String>());
-    let first: Vec<String> = names.iter().take(LISTED).map(quoted).collect();
+    let first: Vec<String> = names.iter().take(LISTED).map(|name| quoted(name)).collect();
     match names.len().saturating_sub(LISTED) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),

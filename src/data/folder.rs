@@ -9,7 +9,7 @@ use super::class_order::{self, ClassOrder};
 use super::images::{EXTENSIONS, has_image_extension, read_image_file};
 use super::index::{Cache, Index, Kind, Listing, Origin, Stamp, Unit};
 use super::shards::ShardOptions;
-use super::split::{SplitOrigin, find_folder, is_hidden, split_folders};
+use super::split::{SAMPLE, SplitOrigin, find_folder, folders_in, holds_images, is_hidden, split_folders};
 use super::walk::{has_images, walk};
 use super::{Dataset, Image, Split, decode_file, workers};
 use crate::error::{Result, failed};
@@ -92,7 +92,7 @@ impl FolderDataset {
             Some((train, _)) => {
                 let (classes, unused) = trained_classes(&train.path)?;
                 check_known(&place, &own, &train.path, &classes, &unused)?;
-                // That a class of the training split has no images here is told with the other splits' forms.
+                // That a class of the training split has no images here is reported with the other splits' forms.
                 empty.retain(|name| classes.binary_search(name).is_err());
                 classes
             }
@@ -200,13 +200,7 @@ pub fn is_plain(dir: &Path) -> bool {
     if !split_folders(dir).is_empty() {
         return false;
     }
-    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
-    let has_image = |folder: fs::DirEntry| {
-        !is_hidden(&folder.file_name())
-            && folder.path().is_dir()
-            && entries(&folder.path()).take(100).any(|file| has_image_extension(file.file_name().as_bytes()))
-    };
-    entries(dir).take(100).any(has_image)
+    folders_in(dir).take(SAMPLE).any(|(_, folder)| holds_images(&folder))
 }
 
 /// The folders in `dir`, sorted by name.

@@ -121,7 +121,7 @@ pub trait Dataset: Send + Sync {
     fn listing(&self) -> Option<index::Listing> {
         None
     }
-    /// Which split they are, by its name; of made-up data, nothing.
+    /// Which split they are, by its name; of synthetic data, nothing.
     fn origin(&self) -> Option<SplitOrigin> {
         None
     }

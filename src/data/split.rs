@@ -153,14 +153,14 @@ pub fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// The folders in `dir`, links to folders included, without hidden ones.
-fn folders_in(dir: &Path) -> impl Iterator<Item = (OsString, PathBuf)> + use<> {
+pub(super) fn folders_in(dir: &Path) -> impl Iterator<Item = (OsString, PathBuf)> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let entries = entries.map(|entry| (entry.file_name(), entry.path()));
     entries.filter(|(name, path)| !is_hidden(name) && path.is_dir())
 }
 
 /// Entries of a folder that are looked at to see what it holds.
-const SAMPLE: usize = 100;
+pub(super) const SAMPLE: usize = 100;
 
 /// Whether a folder directly holds images, as far as its first entries show.
 pub fn holds_images(dir: &Path) -> bool {

@@ -45,7 +45,7 @@ impl Token {
         OsRng
             .try_fill_bytes(&mut bytes)
             .map_err(|reason| failed(format!("the system gives no random numbers: {reason}")))?;
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self(format!("{:032x}", u128::from_le_bytes(bytes))))
     }
 
     /// As a value of [`TOKEN`].
@@ -65,8 +65,7 @@ impl Token {
 
     /// A name for the job's keys that does not give the token away: keys can be listed.
     fn prefix(&self) -> String {
-        let code = self.code("prefix", [b"", b""]).finalize().into_bytes();
-        code.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        format!("{:.32}", format!("{:x}", self.code("prefix", [b"", b""]).finalize().into_bytes()))
     }
 }
 
@@ -203,7 +202,7 @@ mod tests {
         );
         let mut changed = sealed.clone();
         *changed.last_mut().unwrap() ^= 1;
-        for planted in [b"\"/tmp/planted\"".to_vec(), Vec::new(), changed, [sealed.as_slice(), b"x"].concat()]
+        for planted in [b"\"elsewhere/planted\"".to_vec(), Vec::new(), changed, [sealed.as_slice(), b"x"].concat()]
         {
             stranger.set(&key, &planted).unwrap();
             let error = another.get(std::slice::from_ref(&key)).unwrap_err().to_string();

@@ -9,13 +9,12 @@ use crate::report::table::grouped;
 pub fn line(spec: &DataSpec, use_of_it: &str, data: &dyn Dataset) -> String {
     let (images, classes) = (grouped(data.len() as i64), data.classes().len());
     let plural = if classes == 1 { "class" } else { "classes" };
-    let origin = data.origin().unwrap_or_default();
-    let place = match origin.name.as_str() {
-        _ if data.origin().is_none() => "synthetic data".to_string(),
-        _ if origin.named.is_none() => spec.in_words(),
-        "" => spec.in_words(),
-        name => format!("{name} of {}", spec.in_words()),
+    let place = match data.origin() {
+        None => "synthetic data".to_string(),
+        Some(origin) if origin.named.is_none() || origin.name.is_empty() => spec.in_words(),
+        Some(origin) => format!("{} of {}", origin.name, spec.in_words()),
     };
+    let origin = data.origin().unwrap_or_default();
     let is_test = use_of_it == EVALUATION && origin.named == Some(NamedSplit::Test);
     let test = if is_test { " (the test split: no validation split was found)" } else { "" };
     let unused = match origin.unused.as_slice() {

@@ -27,14 +27,22 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Some differences in a line; of many the first few.
-pub fn listed(differences: &[Difference]) -> String {
-    const SHOWN: usize = 5;
-    let mut lines: Vec<String> = differences.iter().take(SHOWN).map(Difference::to_string).collect();
-    if let Some(more) = differences.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        lines.push(format!("and {more} more"));
+impl Difference {
+    /// For messages about what was and what is: `optim.lr` was 0.1, now 0.2.
+    pub fn since(&self) -> String {
+        let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_string(), Value::to_string);
+        format!("`{}` was {}, now {}", self.key, text(&self.a), text(&self.b))
     }
-    lines.join(", ")
+}
+
+/// Some differences in a line, each as `text` says; of many the first few.
+pub fn listed(differences: &[Difference], text: impl Fn(&Difference) -> String) -> String {
+    const SHOWN: usize = 8;
+    let mut parts: Vec<String> = differences.iter().take(SHOWN).map(text).collect();
+    if let Some(more) = differences.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        parts.push(format!("and {more} more"));
+    }
+    parts.join("; ")
 }
 
 /// The keys in which `b` differs from `a`, in the order of the configuration; lists are one value.

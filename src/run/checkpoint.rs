@@ -2,7 +2,8 @@
 //!
 //! It is a folder of three files, or four with a moving average, written beside its place and then renamed into it, so
 //! that a reader finds a whole checkpoint or the one before. `state.json` holds sizes and hashes of the others, its own
-//! checksum, and the id of its run; what does not match is refused. A [`Snapshot`] is taken between two steps; a [`Writer`] writes it while training goes on.
+//! checksum, and the id of its run; what does not match is refused. A [`Snapshot`] is taken between two steps; a
+//! [`Writer`] writes it while training continues.
 
 use super::sealed::{self, Checksum};
 use crate::data::Preprocessing;

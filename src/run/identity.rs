@@ -88,7 +88,7 @@ impl RunDir {
             format!(
                 "{} was edited since the run was created, and is used as it is now: {}",
                 config.display(),
-                listed(&edits)
+                listed(&edits, Difference::to_string)
             )
         }))
     }

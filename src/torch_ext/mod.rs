@@ -98,7 +98,7 @@ pub fn library_path() -> Option<String> {
     (!path.is_null()).then(|| text(path))
 }
 
-/// Returns whether the process keeps large memory blocks: jemalloc does by its options, glibc's malloc is told to here.
+/// Returns whether the process keeps large memory blocks: jemalloc does by its options, glibc's malloc is set to here.
 /// (libtorch is asked for huge pages before `main`.)
 pub fn keep_large_blocks() -> bool {
     // SAFETY: no arguments, no exceptions; both allocators take options from any thread.

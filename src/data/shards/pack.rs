@@ -153,7 +153,7 @@ pub fn pack(
     shards_in(out_dir)?;
     write_classes(data.classes(), out_dir)?;
     if known.is_empty() {
-        // Before the first shard: who opens the folder meanwhile is told that it is a part.
+        // Before the first shard: who opens the folder meanwhile sees that it is a part.
         write_manifest(&manifest, out_dir)?;
     }
 
@@ -339,11 +339,7 @@ fn fingerprint(data: &dyn Dataset, options: &PackOptions) -> String {
         text(data.relative_name(index).as_bytes());
         text(&(data.label(index) as u64).to_le_bytes());
     }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 fn order(len: usize, seed: u64) -> Vec<usize> {
@@ -365,7 +361,7 @@ fn is_as_recorded(path: &Path, shard: &Shard) -> Result<bool> {
     let mut piece = vec![0; 1 << 20];
     loop {
         match file.read(&mut piece).with_context(unreadable)? {
-            0 => return Ok(hex(&hash.finalize()) == shard.sha256),
+            0 => return Ok(format!("{:x}", hash.finalize()) == shard.sha256),
             count => hash.update(&piece[..count]),
         }
     }
@@ -439,7 +435,7 @@ fn write_shard(
     let file = output.into_inner().map_err(|error| unwritable(error.into_error()))?;
     file.sync_all().map_err(unwritable)?;
     partial.persist(&path).map_err(|error| unwritable(error.error))?;
-    Ok(Some(Shard { name, samples, bytes, sha256: hex(&hash.finalize()) }))
+    Ok(Some(Shard { name, samples, bytes, sha256: format!("{:x}", hash.finalize()) }))
 }
 
 /// A sample as it goes into a shard: its extension and bytes.

@@ -454,10 +454,10 @@ impl<'a, 'c> Training<'a, 'c> {
     }
 }
 
-/// What a run came to, where it is finished and its last checkpoint is still whole: nothing is left to be resumed then.
+/// What a run came to, where it is finished and its last checkpoint is complete: then there is nothing to resume.
 ///
 /// # Errors
-/// When no checkpoint is whole, or the last is another network's.
+/// When no checkpoint is complete, or the last is another network's.
 pub fn finished(run: &RunDir, experiment: &Experiment) -> Result<Option<Summary>> {
     let Some(summary) = run.result::<Summary>()? else {
         return Ok(None);

@@ -40,7 +40,7 @@ pub struct StateDict {
 /// that several tensors share counts for each.
 ///
 /// # Errors
-/// When `bytes` are no such file (TorchScript, whole modules and others are told apart), are damaged, or hold no
+/// When `bytes` are no such file (TorchScript, whole modules and others are named), are damaged, or hold no
 /// tensors, no average or too many values.
 pub fn read(path: &Path, bytes: &[u8], max_values: u64, average: bool) -> Result<StateDict> {
     state_dict(bytes, max_values, average).map_err(|mut problem| {
