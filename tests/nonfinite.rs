@@ -203,7 +203,16 @@ fn se_with_sum_and_relu_keeps_nan() {
 
 /// 3×3 of 32 to 32 channels, stride 1, border 1.
 fn square_conv(groups: i64) -> Conv {
-    Conv { c_in: 32, c_out: 32, kernel: [3, 3], stride: 1, padding: [1, 1], groups, bias: true, excitation: false }
+    Conv {
+        c_in: 32,
+        c_out: 32,
+        kernel: [3, 3],
+        stride: 1,
+        padding: [1, 1],
+        groups,
+        bias: true,
+        excitation: false,
+    }
 }
 
 #[test]

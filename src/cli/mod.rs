@@ -12,6 +12,7 @@ mod output;
 mod ranks;
 mod report;
 mod signals;
+mod train;
 mod weights;
 
 use crate::error::{LESS_MEMORY, Result, means_out_of_memory};
@@ -93,7 +94,7 @@ fn panic_in_words(message: &str) -> String {
 
 fn dispatch(cli: Cli, large_blocks_kept: bool) -> Result<u8> {
     match cli.command {
-        Command::Train(args) => commands::train(&args),
+        Command::Train(args) => train::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Ablate(args) => ablate::ablate(&args),
         Command::Report(args) => report::report(&args),

@@ -6,7 +6,7 @@
 
 use super::class_names::{listed, spelled_alike};
 use super::class_order::{self, ClassOrder};
-use super::images::{EXTENSIONS, has_image_extension, read_image_file};
+use super::images::{EXTENSIONS, read_image_file};
 use super::index::{Cache, Index, Kind, Listing, Origin, Stamp, Unit};
 use super::shards::ShardOptions;
 use super::split::{SAMPLE, SplitOrigin, find_folder, folders_in, holds_images, is_hidden, split_folders};

@@ -202,7 +202,8 @@ mod tests {
         );
         let mut changed = sealed.clone();
         *changed.last_mut().unwrap() ^= 1;
-        for planted in [b"\"elsewhere/planted\"".to_vec(), Vec::new(), changed, [sealed.as_slice(), b"x"].concat()]
+        for planted in
+            [b"\"elsewhere/planted\"".to_vec(), Vec::new(), changed, [sealed.as_slice(), b"x"].concat()]
         {
             stranger.set(&key, &planted).unwrap();
             let error = another.get(std::slice::from_ref(&key)).unwrap_err().to_string();

@@ -30,7 +30,8 @@ impl fmt::Display for Difference {
 impl Difference {
     /// For messages about what was and what is: `optim.lr` was 0.1, now 0.2.
     pub fn since(&self) -> String {
-        let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_string(), Value::to_string);
+        let text =
+            |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_string(), Value::to_string);
         format!("`{}` was {}, now {}", self.key, text(&self.a), text(&self.b))
     }
 }
